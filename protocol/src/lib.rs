@@ -1,0 +1,4 @@
+//! What both ends of a tunnel agree on: HTTP messages and their HTTP/1 codec, the wire, the multiplexers.
+//! No configuration, no listener, no clock of its own.
+
+pub mod message;
