@@ -2,3 +2,5 @@
 //! No configuration, no listener, no clock of its own.
 
 pub mod message;
+pub mod http1;
+pub mod body;
