@@ -4,3 +4,7 @@
 pub mod message;
 pub mod http1;
 pub mod body;
+pub mod intercept;
+pub mod hello;
+pub mod head;
+pub mod frame;
