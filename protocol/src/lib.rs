@@ -3,8 +3,12 @@
 
 pub mod message;
 pub mod http1;
-pub mod body;
+pub mod http2;
 pub mod intercept;
 pub mod hello;
 pub mod head;
 pub mod frame;
+pub mod tunnel;
+pub mod socket;
+pub mod origin;
+pub mod body;

@@ -61,6 +61,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
+    /// With the bytes that were read already.
+    pub fn with_buffer(io: R, limits: Limits, buffer: BytesMut) -> Self {
+        Self { buffer, ..Self::new(io, limits) }
+    }
+
     /// The next request's head, if it is here whole. `Ok(false)`: [`fill`](Self::fill) first.
     /// The previous message's body must have been read to its end.
     pub fn request(&mut self, head: &mut RequestHead) -> Result<bool, ReadError> {
@@ -139,6 +144,18 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.body.is_done()
     }
 
+    /// Nothing is here that was not used.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.len() == self.lent
+    }
+
+    /// Waits for more bytes and forgets them. Returns how many came.
+    pub async fn discard(&mut self) -> io::Result<usize> {
+        self.buffer.clear();
+        self.lent = 0;
+        self.fill().await
+    }
+
     /// Nothing is here that was not asked for. A connection that has it cannot be trusted with another exchange.
     pub fn is_drained(&self) -> bool {
         self.body.is_done() && self.buffer.len() == self.lent && !self.eof
@@ -174,7 +191,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Gives the memory back while nothing is expected soon.
     pub fn rest(&mut self) {
-        if self.buffer.is_empty() {
+        if self.is_empty() {
+            self.lent = 0;
             self.buffer = BytesMut::new();
             self.stride = FIRST_READ;
         }

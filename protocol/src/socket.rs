@@ -1,0 +1,117 @@
+//! The two halves of a byte stream, whatever it is: plain TCP costs nothing extra, everything rarer is boxed.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+pub enum ReadHalf {
+    Tcp(OwnedReadHalf),
+    Other(Box<dyn AsyncRead + Send + Sync + Unpin>),
+}
+
+pub enum WriteHalf {
+    Tcp(OwnedWriteHalf),
+    Other(Box<dyn AsyncWrite + Send + Sync + Unpin>),
+}
+
+/// Splits a TCP connection. Nagle's algorithm is off: what we flush is meant to leave.
+pub fn tcp(stream: TcpStream) -> io::Result<(ReadHalf, WriteHalf)> {
+    stream.set_nodelay(true)?;
+    let (read, write) = stream.into_split();
+    Ok((ReadHalf::Tcp(read), WriteHalf::Tcp(write)))
+}
+
+/// Splits any other byte stream: TLS, a Unix socket, memory.
+pub fn other<T>(stream: T) -> (ReadHalf, WriteHalf)
+where
+    T: AsyncRead + AsyncWrite + Send + Sync + 'static,
+{
+    let (read, write) = tokio::io::split(stream);
+    (ReadHalf::Other(Box::new(read)), WriteHalf::Other(Box::new(write)))
+}
+
+impl ReadHalf {
+    /// Something is there to be read (or the peer has gone), as far as the runtime has heard: no system call.
+    pub fn is_readable(&self) -> bool {
+        match self {
+            Self::Tcp(read) => {
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                read.as_ref().poll_read_ready(&mut context).is_ready()
+            }
+            Self::Other(_) => false,
+        }
+    }
+}
+
+impl AsyncRead for ReadHalf {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(read) => Pin::new(read).poll_read(cx, buf),
+            Self::Other(read) => Pin::new(read).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(write) => Pin::new(write).poll_write(cx, buf),
+            Self::Other(write) => Pin::new(write).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(write) => Pin::new(write).poll_write_vectored(cx, bufs),
+            Self::Other(write) => Pin::new(write).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Tcp(write) => write.is_write_vectored(),
+            Self::Other(write) => write.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(write) => Pin::new(write).poll_flush(cx),
+            Self::Other(write) => Pin::new(write).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(write) => Pin::new(write).poll_shutdown(cx),
+            Self::Other(write) => Pin::new(write).poll_shutdown(cx),
+        }
+    }
+}
+
+impl fmt::Debug for ReadHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(read) => read.fmt(f),
+            Self::Other(_) => f.write_str("ReadHalf::Other"),
+        }
+    }
+}
+
+impl fmt::Debug for WriteHalf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(write) => write.fmt(f),
+            Self::Other(_) => f.write_str("WriteHalf::Other"),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The caller's side of one exchange, whichever version of HTTP it speaks: a body to take, and a place to answer.
+
+use bytes::Bytes;
+use culvert_protocol::body::{Cut, Idle, Piece, Sink, Source};
+use culvert_protocol::http1::{self, ReadError, Reply};
+use culvert_protocol::http2;
+use culvert_protocol::message::{Body, Fields, RequestHead, ResponseHead};
+use culvert_protocol::socket::WriteHalf;
+
+use crate::config::Limits;
+use crate::failure::{Failure, Side};
+use crate::front::record::Exchange;
+use crate::front::timer::Timer;
+
+/// How much of a body is taken before anyone is asked, and kept until somebody has accepted the request. It leaves in
+/// one write with the head, and can be sent elsewhere if the first one asked refuses.
+const GATHERED: usize = 64 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct Caller<'a> {
+    pub(crate) upload: Upload<'a>,
+    pub(crate) answer: Answer<'a>,
+    pub(crate) timer: &'a mut Timer,
+    pub(crate) peer: &'a str,
+}
+
+/// The request's body: its beginning, kept, and the rest where it comes from.
+#[derive(Debug)]
+pub(crate) struct Upload<'a> {
+    pub(crate) source: Source<'a>,
+    kept: &'a mut Vec<u8>,
+    /// The body was kept whole, with these trailers.
+    whole: Option<Fields>,
+}
+
+/// Where the answer goes.
+#[derive(Debug)]
+pub(crate) enum Answer<'a> {
+    Http1 {
+        writer: &'a mut http1::Writer<WriteHalf>,
+        reply: Reply,
+        /// Something of a final answer was said: no other one can be.
+        committed: bool,
+        /// The connection can carry another exchange.
+        keep_alive: bool,
+    },
+    Http2 {
+        respond: h2::server::SendResponse<Bytes>,
+        /// The request was HEAD: no body follows.
+        to_head: bool,
+        /// There once the final head was said.
+        body: Option<http2::Writer>,
+    },
+}
+
+impl<'a> Caller<'a> {
+    pub(crate) fn new(
+        source: Source<'a>,
+        kept: &'a mut Vec<u8>,
+        answer: Answer<'a>,
+        timer: &'a mut Timer,
+        peer: &'a str,
+    ) -> Self {
+        kept.clear();
+        Self { upload: Upload { source, kept, whole: None }, answer, timer, peer }
+    }
+
+    /// Takes what is here of the body without waiting. A chunked body is waited for until its first chunk's head has
+    /// been checked, so that no destination sees a request that would have been refused.
+    pub(crate) async fn gather(&mut self, head: &RequestHead, limits: &Limits) -> Result<(), Failure> {
+        if !head.upgrade.is_empty() {
+            return Ok(());
+        }
+        let mut wait = head.body == Body::Streamed && !head.expects_continue;
+        let upload = &mut self.upload;
+        while upload.kept.len() < GATHERED {
+            match upload.source.piece().map_err(caller_cut)? {
+                Some(Piece::Data(data)) => upload.kept.extend_from_slice(data),
+                Some(Piece::End(trailers)) => {
+                    upload.whole = Some(trailers.cloned().unwrap_or_default());
+                    return Ok(());
+                }
+                None if wait && upload.kept.is_empty() => {
+                    let filled = self.timer.within(limits.body_idle, upload.source.fill()).await;
+                    filled.map_err(|_| Failure::HeadTimeout)?.map_err(caller_cut)?;
+                    continue;
+                }
+                None => return Ok(()),
+            }
+            wait = false;
+        }
+        Ok(())
+    }
+
+    /// Answers in the relay's own name, if nothing was answered yet; else cuts the answer short, so that nobody takes it for whole.
+    pub(crate) async fn fail(&mut self, failure: &Failure, limits: &Limits, exchange: &mut Exchange<'_>) {
+        let open = !self.answer.is_committed();
+        exchange.failed(failure, open);
+        if matches!(failure, Failure::CallerGone | Failure::CallerStalled(_)) || !open {
+            return self.answer.cut();
+        }
+        let (head, body) = failure.render();
+        let said = async {
+            if !self.upload.is_whole() || failure.side() == Side::Caller {
+                self.answer.is_last();
+            }
+            let bodiless = self.answer.is_to_head();
+            self.answer.head(&head)?;
+            let mut sink = self.answer.sink()?;
+            if !bodiless {
+                sink.data(&body).await?;
+            }
+            sink.end(None).await
+        };
+        if !matches!(self.timer.within(limits.write_idle, said).await, Ok(Ok(()))) {
+            self.answer.cut();
+        }
+    }
+
+    pub(crate) fn idle(limits: &Limits) -> (Idle, Idle) {
+        (
+            Idle { source: limits.body_idle, sink: limits.body_idle },
+            Idle { source: limits.response_idle, sink: limits.write_idle },
+        )
+    }
+}
+
+impl Upload<'_> {
+    /// Sends what was kept, with the end if that was kept too, and keeps it.
+    pub(crate) async fn send_kept(&mut self, sink: &mut Sink<'_>) -> Result<(), Cut> {
+        if !self.kept.is_empty() {
+            sink.data(self.kept).await?;
+        }
+        match &self.whole {
+            Some(trailers) => sink.end(Some(trailers)).await,
+            None => sink.flush().await,
+        }
+    }
+
+    /// Nothing of the body is still to come.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept.len() as u64
+    }
+
+    /// Somebody has accepted the request: what was kept is not sent again.
+    pub(crate) fn commit(&mut self) {
+        if self.kept.capacity() > GATHERED / 4 {
+            *self.kept = Vec::new();
+        }
+    }
+
+    /// Resolves when the caller hangs up, as far as that can be seen on this side.
+    pub(crate) async fn hung_up(&mut self) {
+        match &mut self.source {
+            Source::Http1(reader) => reader.hung_up().await,
+            Source::Http2(_) | Source::Tunnel(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Answer<'_> {
+    fn is_committed(&self) -> bool {
+        match self {
+            Self::Http1 { committed, .. } => *committed,
+            Self::Http2 { body, .. } => body.is_some(),
+        }
+    }
+
+    /// An informational response.
+    pub(crate) async fn inform(&mut self, head: &ResponseHead) -> Result<(), Cut> {
+        match self {
+            Self::Http1 { writer, reply, .. } => {
+                writer.inform(head, *reply);
+                Ok(writer.flush().await?)
+            }
+            Self::Http2 { respond, .. } => match http2::response(head) {
+                Ok(response) => Ok(respond.send_informational(response)?),
+                Err(_) => Err(Cut::Misplaced),
+            },
+        }
+    }
+
+    /// A final response's head; it leaves with the body's first bytes.
+    pub(crate) fn head(&mut self, head: &ResponseHead) -> Result<(), Cut> {
+        match self {
+            Self::Http1 { writer, reply, committed, keep_alive } => {
+                *keep_alive = writer.response(head, *reply);
+                *committed = true;
+                Ok(())
+            }
+            Self::Http2 { respond, to_head, body } => {
+                let response = http2::response(head).map_err(|_| Cut::Misplaced)?;
+                let ended = *to_head || matches!(head.body, Body::Empty | Body::Exact(0));
+                *body = Some(http2::Writer::new(respond.send_response(response, ended)?, ended));
+                Ok(())
+            }
+        }
+    }
+
+    /// Where the body goes, once the head is said.
+    pub(crate) fn sink(&mut self) -> Result<Sink<'_>, Cut> {
+        match self {
+            Self::Http1 { writer, .. } => Ok(Sink::Http1(writer)),
+            Self::Http2 { body: Some(body), .. } => Ok(Sink::Http2(body)),
+            Self::Http2 { body: None, .. } => Err(Cut::Misplaced),
+        }
+    }
+
+    /// From here on the bytes are another protocol's.
+    pub(crate) fn upgrade(&mut self) {
+        if let Self::Http1 { writer, keep_alive, .. } = self {
+            writer.upgrade();
+            *keep_alive = false;
+        }
+    }
+
+    /// The connection can carry another exchange after this one.
+    pub(crate) fn keeps_alive(&self) -> bool {
+        matches!(self, Self::Http1 { keep_alive: true, .. })
+    }
+
+    /// The connection ends with this exchange.
+    fn is_last(&mut self) {
+        if let Self::Http1 { reply, .. } = self {
+            reply.keep_alive = false;
+        }
+    }
+
+    fn is_to_head(&self) -> bool {
+        match self {
+            Self::Http1 { reply, .. } => reply.to_head,
+            Self::Http2 { to_head, .. } => *to_head,
+        }
+    }
+
+    /// Ends the exchange so that the caller sees that it is not whole.
+    fn cut(&mut self) {
+        match self {
+            Self::Http1 { keep_alive, committed, .. } => {
+                *keep_alive = false;
+                *committed = true;
+            }
+            Self::Http2 { body: Some(body), .. } => body.reset(h2::Reason::INTERNAL_ERROR),
+            Self::Http2 { respond, body: None, .. } => respond.send_reset(h2::Reason::INTERNAL_ERROR),
+        }
+    }
+}
+
+/// What went wrong while a body came from the caller.
+pub(crate) fn caller_cut(cut: Cut) -> Failure {
+    match cut {
+        Cut::Read(ReadError::Refused(refusal)) => Failure::Refused(refusal),
+        Cut::Read(ReadError::Cut) | Cut::Io(_) | Cut::Http2(_) => Failure::CallerGone,
+        other => Failure::CallerCut(other.to_string()),
+    }
+}

@@ -1,0 +1,146 @@
+//! A caller's HTTP/1 connection: a head, its exchange, and again.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use culvert_protocol::body::Source;
+use culvert_protocol::http1::connection::ReadError;
+use culvert_protocol::http1::{Limits, Reader, Reply, Writer};
+use culvert_protocol::message::RequestHead;
+use culvert_protocol::socket::{self, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::accept::Door;
+use super::caller::{Answer, Caller};
+use super::record::Exchange;
+use super::timer::Timer;
+use crate::failure::Failure;
+
+/// Room for the first read of a connection: most heads fit.
+pub(super) const FIRST_READ: usize = 8 * 1024;
+/// A refused caller is listened to for so long and so much after our last word, so that it reads it before the reset that
+/// closing on unread bytes would be (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 1024 * 1024;
+
+pub(super) async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    first: BytesMut,
+    deadline: Instant,
+    door: &Door,
+) {
+    let Ok((read, write)) = socket::tcp(stream) else { return };
+    let peer = peer.to_string();
+    let mut connection = Connection {
+        reader: Reader::with_buffer(read, Limits::default(), first),
+        writer: Writer::new(write),
+        timer: Timer::new(),
+        kept: Vec::new(),
+    };
+    let mut head = RequestHead::default();
+    let mut patience = deadline.saturating_duration_since(Instant::now());
+    loop {
+        match connection.head(&mut head, patience, door).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(failure) => return connection.refuse(&failure, door).await,
+        }
+        if !connection.exchange(&mut head, &peer, door).await {
+            return connection.close().await;
+        }
+        patience = door.service.limits.keep_alive;
+    }
+}
+
+struct Connection {
+    reader: Reader<ReadHalf>,
+    writer: Writer<WriteHalf>,
+    timer: Timer,
+    /// The beginning of the body under way.
+    kept: Vec<u8>,
+}
+
+impl Connection {
+    /// The next request's head. `patience` is for its first byte; `false`: the caller is done, or is to be let go.
+    async fn head(
+        &mut self,
+        head: &mut RequestHead,
+        mut patience: Duration,
+        door: &Door,
+    ) -> Result<bool, Failure> {
+        loop {
+            match self.reader.request(head) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(ReadError::Refused(refusal)) => return Err(Failure::Refused(refusal)),
+                Err(ReadError::Cut) => return Ok(false),
+            }
+            let idle = self.reader.is_empty();
+            if idle {
+                self.reader.rest();
+                self.writer.rest();
+            }
+            let filled = tokio::select! {
+                biased;
+                filled = self.timer.within(patience, self.reader.fill()) => filled,
+                () = door.stop.cancelled(), if idle => return Ok(false),
+            };
+            match filled {
+                Ok(Ok(_)) if idle => patience = door.service.limits.head_read,
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return Ok(false),
+                Err(_) if idle => return Ok(false),
+                Err(_) => return Err(Failure::HeadTimeout),
+            }
+        }
+    }
+
+    /// One exchange. Returns whether another one can follow.
+    async fn exchange(&mut self, head: &mut RequestHead, peer: &str, door: &Door) -> bool {
+        let mut reply = Reply::to(head);
+        reply.keep_alive &= !door.stop.is_cancelled();
+        let answer = Answer::Http1 { writer: &mut self.writer, reply, committed: false, keep_alive: false };
+        let source = Source::Http1(&mut self.reader);
+        let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, peer);
+        super::request(head, &mut caller, &door.service).await;
+        let keep_alive = caller.answer.keeps_alive();
+        keep_alive && self.reader.is_between_messages()
+    }
+
+    /// Answers what is not a request, and closes.
+    async fn refuse(&mut self, failure: &Failure, door: &Door) {
+        door.service.metrics.rejected(failure.label());
+        let mut exchange = Exchange::begin(&door.service);
+        let answer = Answer::Http1 {
+            writer: &mut self.writer,
+            reply: Reply::default(),
+            committed: false,
+            keep_alive: false,
+        };
+        let source = Source::Http1(&mut self.reader);
+        let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, "");
+        caller.fail(failure, &door.service.limits, &mut exchange).await;
+        drop(exchange);
+        self.close().await;
+    }
+
+    /// Finishes our half, and hears the caller out for a moment.
+    async fn close(&mut self) {
+        let farewell = async {
+            self.writer.finish().await?;
+            let mut heard = 0;
+            while heard < LINGER_BYTES {
+                match self.reader.discard().await? {
+                    0 => break,
+                    read => heard += read,
+                }
+            }
+            std::io::Result::Ok(())
+        };
+        // Whether the caller still listened makes no difference to anyone.
+        let _ = timeout(LINGER, farewell).await;
+    }
+}

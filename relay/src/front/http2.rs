@@ -1,0 +1,161 @@
+//! A caller's HTTP/2 connection: as many exchanges at once as it was granted.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use culvert_protocol::body::Source;
+use culvert_protocol::http2::Reader;
+use culvert_protocol::message::RequestHead;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::accept::Door;
+use super::caller::{Answer, Caller};
+use super::timer::Timer;
+use crate::service::Service;
+
+/// What Envoy advises for a front door: windows a stream, a connection.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const STREAMS: u32 = 100;
+const HEADER_LIST: u32 = 64 * 1024;
+const PENDING_RESETS: usize = 20;
+const LOCAL_RESETS: usize = 1024;
+/// Bytes that wait for one caller's windows, all streams together.
+const SEND_BUFFER: usize = 64 * 1024;
+
+pub(super) async fn connection(stream: TcpStream, peer: SocketAddr, first: BytesMut, door: &Door) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let limits = &door.service.limits;
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADER_LIST)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .max_concurrent_reset_streams(PENDING_RESETS)
+        .max_send_buffer_size(SEND_BUFFER);
+    let handshake = builder.handshake::<_, Bytes>(Sniffed { first, stream });
+    let Ok(Ok(mut connection)) = timeout(limits.head_read, handshake).await else {
+        return door.service.metrics.rejected("h2_handshake");
+    };
+    let peer: Arc<str> = peer.to_string().into();
+    let mut exchanges = JoinSet::new();
+    let mut stopping = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = door.stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.graceful_shutdown();
+                continue;
+            }
+            Some(_) = exchanges.join_next() => continue,
+            accepted = idle_limit(limits.keep_alive, exchanges.is_empty(), connection.accept()) => accepted,
+        };
+        match accepted {
+            Some(Some(Ok((request, respond)))) => {
+                exchanges.spawn(exchange(request, respond, Arc::clone(&peer), Arc::clone(&door.service)));
+            }
+            Some(Some(Err(cause))) => {
+                tracing::debug!(service = %door.service.name, "an HTTP/2 caller: {cause}");
+                door.service.metrics.rejected("h2");
+                break;
+            }
+            Some(None) => break,
+            // Nothing under way and nothing new for as long as a connection may stand idle.
+            None if stopping => break,
+            None => {
+                stopping = true;
+                connection.graceful_shutdown();
+            }
+        }
+    }
+    // Dropping the set aborts what the caller can no longer hear.
+}
+
+/// Waits for `step`, while nothing is under way no longer than `limit`.
+async fn idle_limit<F: Future>(limit: Duration, idle: bool, step: F) -> Option<F::Output> {
+    if idle { timeout(limit, step).await.ok() } else { Some(step.await) }
+}
+
+async fn exchange(
+    request: http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    peer: Arc<str>,
+    service: Arc<Service>,
+) {
+    let (parts, stream) = request.into_parts();
+    let mut head = RequestHead::default();
+    let checked = culvert_protocol::http2::request(&parts, stream.is_end_stream(), &mut head);
+    let refused = checked.is_err() || head.is("CONNECT");
+    if refused {
+        // A malformed request is a stream error (RFC 9113 §8.1.1).
+        service.metrics.rejected("malformed");
+        return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
+    }
+    let (mut body, mut kept, mut timer) = (Reader::new(stream), Vec::new(), Timer::new());
+    let answer = Answer::Http2 { respond, to_head: head.is("HEAD"), body: None };
+    let mut caller = Caller::new(Source::Http2(&mut body), &mut kept, answer, &mut timer, &peer);
+    super::request(&mut head, &mut caller, &service).await;
+}
+
+/// The connection with the bytes that were read of it already.
+#[derive(Debug)]
+struct Sniffed {
+    first: BytesMut,
+    stream: TcpStream,
+}
+
+impl AsyncRead for Sniffed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let length = self.first.len().min(buffer.remaining());
+        buffer.put_slice(self.first.get(..length).unwrap_or_default());
+        self.first.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Sniffed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

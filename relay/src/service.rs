@@ -1,0 +1,44 @@
+//! A service: a front door, what stands behind it, and what it bears.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use culvert_protocol::origin::{Address, Origin};
+
+use crate::config::{self, Limits};
+use crate::metrics::ServiceMetrics;
+use crate::routes::Routes;
+use crate::tunnels::session::Claim;
+
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) name: Arc<str>,
+    /// Who claims what; swapped whole by the registry.
+    pub(crate) routes: Arc<ArcSwap<Routes<Arc<Claim>>>>,
+    pub(crate) upstream: Origin,
+    pub(crate) limits: Limits,
+    pub(crate) metrics: Arc<ServiceMetrics>,
+}
+
+impl Service {
+    pub(crate) fn new(
+        config: &config::Service,
+        routes: Arc<ArcSwap<Routes<Arc<Claim>>>>,
+        metrics: Arc<ServiceMetrics>,
+    ) -> Self {
+        Self {
+            name: config.name.as_str().into(),
+            routes,
+            upstream: Origin::new(address(&config.upstream)),
+            limits: config.limits.clone(),
+            metrics,
+        }
+    }
+}
+
+fn address(upstream: &config::Upstream) -> Address {
+    match upstream.clone() {
+        config::Upstream::Http { host, port } => Address::Tcp { host, port },
+        config::Upstream::Unix { path } => Address::Unix { path },
+    }
+}
