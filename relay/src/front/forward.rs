@@ -4,7 +4,7 @@
 pub(crate) mod tunnel;
 pub(crate) mod upstream;
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use culvert_protocol::body::{CopyError, Cut, Sink, Source, TunnelReader, copy};
@@ -76,21 +76,22 @@ pub(crate) async fn carry(
     let (up_idle, down_idle) = Caller::idle(limits);
     let behind = backend.behind;
     let upgrades = !request.upgrade.is_empty();
-    let sent = Cell::new(caller.upload.is_whole() || upgrades);
-    let whole = Cell::new(true);
-    let uploaded = Cell::new(caller.upload.kept());
+    // Both directions are one task's; the atomics only let it move between threads.
+    let sent = AtomicBool::new(caller.upload.is_whole() || upgrades);
+    let taken = AtomicBool::new(true);
+    let uploaded = AtomicU64::new(caller.upload.kept());
     let (upload, answer, timer) = (&mut caller.upload, &mut caller.answer, &mut *caller.timer);
     let (sink, answers) = (&mut backend.sink, &mut backend.answers);
 
     let up = async {
-        if !sent.get() {
+        if !sent.load(Relaxed) {
             match copy(&mut upload.source, sink, up_idle).await {
-                Ok(moved) => uploaded.set(uploaded.get() + moved),
+                Ok(moved) => _ = uploaded.fetch_add(moved, Relaxed),
                 Err(CopyError::Source(cut)) => return caller_cut(cut),
                 // It reads no further; what it answers still counts (RFC 9112 §9.5).
-                Err(CopyError::Sink(_)) => whole.set(false),
+                Err(CopyError::Sink(_)) => taken.store(false, Relaxed),
             }
-            sent.set(true);
+            sent.store(true, Relaxed);
         }
         upload.hung_up().await;
         Failure::CallerGone
@@ -101,7 +102,7 @@ pub(crate) async fn carry(
                 Some(said) => said,
                 None => match timer.within(backend.patience, answers.next(response)).await {
                     Ok(said) => said.map_err(|cut| no_answer(behind, cut))?,
-                    Err(_) if sent.get() => return Err(Failure::AnswerTimeout(behind)),
+                    Err(_) if sent.load(Relaxed) => return Err(Failure::AnswerTimeout(behind)),
                     Err(_) => continue,
                 },
             };
@@ -139,7 +140,7 @@ pub(crate) async fn carry(
         done = down => done,
         failure = up => Err(failure),
     };
-    exchange.moved(uploaded.get(), 0);
+    exchange.moved(uploaded.into_inner(), 0);
     let (said, moved) = done?;
     exchange.answered(response.status);
     exchange.moved(0, moved);
@@ -147,7 +148,7 @@ pub(crate) async fn carry(
         pipe(caller, backend, limits, exchange).await;
         return Ok(Carried { whole: false });
     }
-    Ok(Carried { whole: whole.get() && sent.get() && response.keep_alive })
+    Ok(Carried { whole: taken.load(Relaxed) && sent.load(Relaxed) && response.keep_alive })
 }
 
 /// After a 101: bytes both ways, each half closed on its own.
@@ -190,25 +191,29 @@ impl Answers<'_> {
                 })
             }
             Self::Tunnel(reader) => loop {
-                match reader.frames.frame()? {
-                    Some(Frame::Accepted) => return Ok(Said::Accepted),
-                    Some(Frame::Refused(why, _)) => return Ok(Said::Refused(why)),
-                    Some(Frame::Inform(payload)) => {
+                let Some(frame) = reader.frames.frame()? else {
+                    if reader.frames.fill().await? == 0 {
+                        return Err(Cut::Ended);
+                    }
+                    continue;
+                };
+                return Ok(match frame {
+                    Frame::Accepted => Said::Accepted,
+                    Frame::Refused(why, _) => Said::Refused(why),
+                    Frame::Inform(payload) => {
                         head::decode_inform(payload, response)?;
-                        return Ok(Said::Informed);
+                        Said::Informed
                     }
-                    Some(Frame::Upgraded(payload)) => {
+                    Frame::Upgraded(payload) => {
                         head::decode_upgraded(payload, response)?;
-                        return Ok(Said::Upgraded);
+                        Said::Upgraded
                     }
-                    Some(Frame::Head(payload)) => {
+                    Frame::Head(payload) => {
                         head::decode_response(payload, response)?;
-                        return Ok(Said::Answered);
+                        Said::Answered
                     }
-                    Some(Frame::Data(_) | Frame::End(_)) => return Err(Cut::Misplaced),
-                    None if reader.frames.fill().await? == 0 => return Err(Cut::Ended),
-                    None => {}
-                }
+                    Frame::Data(_) | Frame::End(_) => return Err(Cut::Misplaced),
+                });
             },
         }
     }

@@ -54,6 +54,7 @@ pub(super) async fn connection(stream: TcpStream, peer: SocketAddr, first: Bytes
     let mut exchanges = JoinSet::new();
     let mut stopping = false;
     loop {
+        let idle = exchanges.is_empty();
         let accepted = tokio::select! {
             biased;
             () = door.stop.cancelled(), if !stopping => {
@@ -62,7 +63,7 @@ pub(super) async fn connection(stream: TcpStream, peer: SocketAddr, first: Bytes
                 continue;
             }
             Some(_) = exchanges.join_next() => continue,
-            accepted = idle_limit(limits.keep_alive, exchanges.is_empty(), connection.accept()) => accepted,
+            accepted = idle_limit(limits.keep_alive, idle, connection.accept()) => accepted,
         };
         match accepted {
             Some(Some(Ok((request, respond)))) => {

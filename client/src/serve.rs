@@ -1,0 +1,112 @@
+//! Requests, on the laptop: accept a stream, read its head, hand it to the app, copy both ways, record.
+//!
+//! The app is the one that was declared for the claim; nothing that comes down a tunnel chooses an address.
+
+mod app;
+mod record;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_protocol::body::TunnelReader;
+use culvert_protocol::frame::{self, Frame, Refusal};
+use culvert_protocol::head::{Opening, decode_opening};
+use culvert_protocol::message::RequestHead;
+use culvert_protocol::origin::{Address, Origin};
+use culvert_protocol::tunnel::{SendHalf, Stream, Tunnel};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+use crate::screen::Screen;
+use app::Served;
+use record::Record;
+
+/// A relay that opens a stream has a whole head to send on it.
+const HEAD: Duration = Duration::from_secs(10);
+/// To take a few frames off our hands; a relay that does not for so long is gone.
+const SAY: Duration = Duration::from_secs(10);
+
+/// Which app serves which claim.
+#[derive(Debug)]
+pub struct Apps(HashMap<u64, Origin>);
+
+impl Apps {
+    pub fn new(apps: impl IntoIterator<Item = (u64, App)>) -> Self {
+        let origin = |app| match app {
+            App::Tcp { host, port } => Origin::new(Address::Tcp { host, port }),
+            App::Unix(path) => Origin::new(Address::Unix { path }),
+        };
+        Self(apps.into_iter().map(|(claim, app)| (claim, origin(app))).collect())
+    }
+}
+
+/// Serves every stream of a tunnel until the tunnel is over, or until `stop`: then what is under way, to its end.
+/// Dropping the future aborts what is under way.
+pub async fn accept(tunnel: Tunnel, apps: Arc<Apps>, screen: Screen, stop: CancellationToken) {
+    let mut requests = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = requests.join_next() => {}
+            stream = tunnel.accept() => match stream {
+                Ok(stream) => {
+                    let (apps, screen) = (Arc::clone(&apps), screen.clone());
+                    requests.spawn(async move { request(stream, &apps, &screen).await });
+                }
+                Err(_) => break,
+            },
+        }
+    }
+    while requests.join_next().await.is_some() {}
+}
+
+/// Serves one request. If this ends before the answer does, the stream is reset, and the relay knows that it was cut.
+async fn request(stream: Stream, apps: &Apps, screen: &Screen) {
+    let (read, write) = stream.split();
+    let (mut frames, mut answers) = (TunnelReader::new(read), frame::Writer::new(write));
+    let mut head = RequestHead::default();
+    let Some(claim) = opening(&mut frames, &mut head).await else { return };
+    let mut record = Record::begin(screen, &head);
+    let Some(origin) = apps.0.get(&claim) else {
+        return refuse(&mut answers, Refusal::NoSuchClaim, "no such claim", &mut record).await;
+    };
+    record.goes_to(origin.address());
+    match app::serve(&head, &mut frames, &mut answers, origin, &mut record).await {
+        Served::Answered => {}
+        Served::Unreachable(cause) => refuse(&mut answers, Refusal::AppUnreachable, &cause, &mut record).await,
+        Served::Failed(failure) => failure.answer(&mut answers, &mut record).await,
+    }
+}
+
+/// What the stream was opened for.
+async fn opening(frames: &mut TunnelReader, head: &mut RequestHead) -> Option<u64> {
+    let read = async {
+        loop {
+            let Some(frame) = frames.frames.frame().ok()? else {
+                if frames.frames.fill().await.ok()? == 0 {
+                    return None;
+                }
+                continue;
+            };
+            return match frame {
+                Frame::Head(payload) => decode_opening(payload, head).ok(),
+                _ => None,
+            };
+        }
+    };
+    let Opening::Http { claim, .. } = timeout(HEAD, read).await.ok().flatten()?;
+    Some(claim)
+}
+
+/// Says that nothing was executed and nothing will be: the relay may send the request elsewhere.
+async fn refuse(answers: &mut frame::Writer<SendHalf>, why: Refusal, text: &str, record: &mut Record<'_>) {
+    record.failed(text);
+    if answers.refused(why, text).is_ok() {
+        // A relay that is gone sends the request elsewhere all the same.
+        let _ = timeout(SAY, answers.finish()).await;
+    }
+}
