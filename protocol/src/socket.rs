@@ -46,6 +46,14 @@ impl ReadHalf {
             Self::Other(_) => false,
         }
     }
+
+    /// Waits until there is something to be read, or the end, where that can be known without a buffer to read into.
+    pub async fn ready(&self) {
+        if let Self::Tcp(read) = self {
+            // An error is found again, and told, by the read that follows.
+            let _ = read.readable().await;
+        }
+    }
 }
 
 impl AsyncRead for ReadHalf {

@@ -14,11 +14,14 @@ use super::head::{self, Reply};
 use super::{Decoder, Encoder, Limits, Refusal};
 use crate::body::Piece;
 use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::socket::ReadHalf;
 
 /// A head usually fits; the buffer grows only for a connection that shows that it needs it.
 const FIRST_READ: usize = 8 * 1024;
 /// Who fills the first buffer is read in larger strides: fewer system calls per byte.
 const LARGE_READ: usize = 64 * 1024;
+/// Room for most heads, so that they are not grown into.
+const FIRST_WRITE: usize = 1024;
 /// Body bytes up to here are copied behind what waits to be written; larger ones are written from where they are.
 const COALESCE: usize = 16 * 1024;
 
@@ -203,6 +206,14 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
+impl Reader<ReadHalf> {
+    /// Waits, without a buffer, until there is something to read.
+    pub async fn ready(&mut self) {
+        self.rest();
+        self.io.ready().await;
+    }
+}
+
 /// Puts messages on a byte stream. What is small waits for [`flush`](Self::flush), so that a head and its body leave together.
 #[derive(Debug)]
 pub struct Writer<W> {
@@ -226,11 +237,13 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     pub fn request(&mut self, head: &RequestHead) {
+        self.buffer.reserve(FIRST_WRITE);
         self.framing = head::encode_request(head, &mut self.buffer);
     }
 
     /// A final response's head, or a 101. Returns whether the connection can carry another exchange afterwards.
     pub fn response(&mut self, head: &ResponseHead, reply: Reply) -> bool {
+        self.buffer.reserve(FIRST_WRITE);
         let (framing, keep_alive) = head::encode_response(head, reply, &mut self.buffer);
         self.framing = framing;
         keep_alive

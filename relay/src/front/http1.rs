@@ -41,9 +41,9 @@ pub(super) async fn connection(
         kept: Vec::new(),
     };
     let mut head = RequestHead::default();
-    let mut patience = deadline.saturating_duration_since(Instant::now());
+    let mut deadline = Some(deadline);
     loop {
-        match connection.head(&mut head, patience, door).await {
+        match connection.head(&mut head, deadline.take(), door).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(failure) => return connection.refuse(&failure, door).await,
@@ -51,7 +51,6 @@ pub(super) async fn connection(
         if !connection.exchange(&mut head, &peer, door).await {
             return connection.close().await;
         }
-        patience = door.service.limits.keep_alive;
     }
 }
 
@@ -64,13 +63,15 @@ struct Connection {
 }
 
 impl Connection {
-    /// The next request's head. `patience` is for its first byte; `false`: the caller is done, or is to be let go.
+    /// The next request's head. Without a deadline it may be idle first, and has one from its first byte on, however slowly
+    /// the rest comes. `false`: the caller is done, or is to be let go.
     async fn head(
         &mut self,
         head: &mut RequestHead,
-        mut patience: Duration,
+        mut deadline: Option<Instant>,
         door: &Door,
     ) -> Result<bool, Failure> {
+        let limits = &door.service.limits;
         loop {
             match self.reader.request(head) {
                 Ok(true) => return Ok(true),
@@ -78,23 +79,30 @@ impl Connection {
                 Err(ReadError::Refused(refusal)) => return Err(Failure::Refused(refusal)),
                 Err(ReadError::Cut) => return Ok(false),
             }
-            let idle = self.reader.is_empty();
-            if idle {
-                self.reader.rest();
-                self.writer.rest();
-            }
-            let filled = tokio::select! {
-                biased;
-                filled = self.timer.within(patience, self.reader.fill()) => filled,
-                () = door.stop.cancelled(), if idle => return Ok(false),
+            let deadline = match deadline {
+                Some(deadline) => deadline,
+                None => {
+                    if self.reader.is_empty() && !self.idle(door).await {
+                        return Ok(false);
+                    }
+                    *deadline.insert(Instant::now() + limits.head_read)
+                }
             };
-            match filled {
-                Ok(Ok(_)) if idle => patience = door.service.limits.head_read,
+            match self.timer.until(deadline, self.reader.fill()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Ok(false),
-                Err(_) if idle => return Ok(false),
                 Err(_) => return Err(Failure::HeadTimeout),
             }
+        }
+    }
+
+    /// Stands idle, without buffers, until something is there to be read. `false`: nothing came, or the door is closing.
+    async fn idle(&mut self, door: &Door) -> bool {
+        self.writer.rest();
+        tokio::select! {
+            biased;
+            ready = self.timer.within(door.service.limits.keep_alive, self.reader.ready()) => ready.is_ok(),
+            () = door.stop.cancelled() => false,
         }
     }
 

@@ -24,7 +24,12 @@ impl Timer {
         limit: Duration,
         step: F,
     ) -> Result<F::Output, TimedOut> {
-        self.0.as_mut().reset(Instant::now() + limit);
+        self.until(Instant::now() + limit, step).await
+    }
+
+    /// Waits for `step`, and no longer than until `deadline`.
+    pub(crate) async fn until<F: Future>(&mut self, deadline: Instant, step: F) -> Result<F::Output, TimedOut> {
+        self.0.as_mut().reset(deadline);
         tokio::select! {
             biased;
             done = step => Ok(done),
