@@ -17,9 +17,9 @@
 //! | REFUSED | 7 | a code and a text: nothing was executed and nothing ever will be | 1 KiB |
 //!
 //! A frame is its kind, the payload's length as a QUIC variable-length integer (RFC 9000 §16), and the payload.
-//! A stream that stops without END or REFUSED was cut. ACCEPTED is implied by INFORM, HEAD and UPGRADED. A request that asks
-//! for an upgrade has no body and holds its END back until the answer says what its half carries: after HEAD nothing
-//! more, after UPGRADED the new protocol.
+//! A stream that stops without END or REFUSED was cut. ACCEPTED is implied by INFORM, HEAD and UPGRADED. A request
+//! that asks for an upgrade has no body and holds its END back until the answer says what its half carries: after
+//! HEAD nothing more, after UPGRADED the new protocol.
 //!
 //! A kind that is not in the table, a frame out of its order or over its cap is the end of its stream, and of
 //! nothing else. No timers here: how long to wait for a peer is the exchange's own.

@@ -9,9 +9,10 @@
 //! fields    count:v  (name:v+n  value:v+n)*
 //! ```
 //!
-//! Fixed numbers are big-endian; `v+n` is a length as in [`crate::frame`] and so many bytes. Flags: 1 expects a 100, 2 takes
-//! trailers. What concerned the connection that a head came on (`keep_alive`, `nominated`) does not travel. Nothing here can
-//! be skipped: a tag, version, flag or body that is not known is refused, and so are bytes after the end.
+//! Fixed numbers are big-endian; `v+n` is a length as in [`crate::frame`] and so many bytes. Flags: 1 expects a 100,
+//! 2 takes trailers. What concerned the connection that a head came on (`keep_alive`, `nominated`) does not travel.
+//! Nothing here can be skipped: a tag, version, flag or body that is not known is refused, and so are bytes after the
+//! end.
 
 use crate::frame::{WireError, varint};
 use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version, is_token, is_value};

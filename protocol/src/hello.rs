@@ -2,13 +2,14 @@
 //! connection over which a developer enrols.
 //!
 //! ```text
-//! client -> relay   Hello                      relay -> client   Welcome | Reject, and the tunnel is closed
-//!                   Announce*  Withdraw*                         Accepted | Denied, to each Announce; Superseded | Denied, later
-//!                   List                                         Listing+
-//!                   Leave                                        (every claim is taken out, then the tunnel is closed)
-//!                                                                Drain
-//!                   Ping -> Pong                                 Ping -> Pong
-//! joiner -> relay   Join                       relay -> joiner   Joined | Refused
+//! client -> relay   Hello       relay -> client   Welcome, or Reject and the tunnel is closed
+//!                   Announce*                     Accepted | Denied, to each; later perhaps Superseded | Denied
+//!                   Withdraw*
+//!                   List                          Listing+
+//!                   Leave                         (every claim is taken out, then the tunnel is closed)
+//!                                                 Drain
+//!                   Ping, Pong                    Pong, Ping
+//! joiner -> relay   Join        relay -> joiner   Joined | Refused
 //! ```
 //!
 //! A message is four bytes of length, big-endian, and so much JSON: an object whose `type` says which one. Either
@@ -16,8 +17,8 @@
 //! a field that it does not know is ignored, except inside a claim ([`crate::intercept`]). Messages are answered in
 //! order: a `Pong` says that what was sent before its `Ping` has been dealt with.
 //!
-//! No meaning is given to anything here: who may say what and when is the session's. Texts are the peer's: whoever shows one
-//! escapes it.
+//! No meaning is given to anything here: who may say what and when is the session's. Texts are the peer's: whoever
+//! shows one escapes it.
 
 mod client;
 mod join;

@@ -64,23 +64,28 @@ pub fn decode<T: Message>(json: &[u8]) -> Result<T, HelloError> {
         Ok(message) => return Ok(message),
         Err(fault) => fault,
     };
-    let Envelope { mut kind, claim } = serde_json::from_slice(json).map_err(HelloError::Form)?;
+    let Envelope { mut kind } = serde_json::from_slice(json).map_err(HelloError::Form)?;
     kind.truncate(kind.floor_char_boundary(TYPE_SHOWN));
     if !T::TYPES.contains(&kind.as_str()) {
         return Ok(T::unknown(kind));
     }
-    claim
-        .and_then(|claim| T::unreadable(&kind, claim, &fault.to_string()))
+    serde_json::from_slice(json)
+        .ok()
+        .and_then(|Claim { claim }| T::unreadable(&kind, claim, &fault.to_string()))
         .ok_or(HelloError::Content { kind, source: fault })
 }
 
-/// What every message has, and what a claim's can be answered by when the rest is beyond this version.
+/// What every message has.
 #[derive(Deserialize)]
 struct Envelope {
     #[serde(rename = "type")]
     kind: String,
-    #[serde(default)]
-    claim: Option<u64>,
+}
+
+/// What a message about a claim can be answered by when the rest of it is beyond this version.
+#[derive(Deserialize)]
+struct Claim {
+    claim: u64,
 }
 
 /// The messages that arrive on a byte stream. Holds at most one message and one read.
