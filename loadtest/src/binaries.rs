@@ -1,0 +1,61 @@
+//! Finds culvert's own two programs beside this one, and has cargo make them when they are not there or old.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use tokio::process::Command;
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Binaries {
+    pub relay: PathBuf,
+    pub client: PathBuf,
+}
+
+impl Binaries {
+    /// For a test. The selection is that of `cargo test --workspace`, so that nothing is compiled a second time.
+    pub async fn for_tests() -> anyhow::Result<Self> {
+        Self::made_by(&["test", "--no-run", "--workspace"]).await
+    }
+
+    /// As they are shipped, apart from the profile, which is this program's own.
+    pub async fn shipped() -> anyhow::Result<Self> {
+        Self::made_by(&["build", "--bins", "-p", "culvert-relay", "-p", "culvert-client"]).await
+    }
+
+    /// What cargo prints is shown only when it fails.
+    async fn made_by(selection: &[&str]) -> anyhow::Result<Self> {
+        let directory = directory()?;
+        let target = directory.parent().context("finding the target directory")?;
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+        cargo.args(selection).args(["--quiet", "--locked", "--target-dir"]).arg(target);
+        match directory.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => {}
+            Some(profile) => _ = cargo.args(["--profile", profile]),
+        }
+        let made = cargo.output().await.context("running cargo")?;
+        if !made.status.success() {
+            bail!("building culvert-relay and culvert:\n{}", String::from_utf8_lossy(&made.stderr));
+        }
+        let (relay, client) = (directory.join("culvert-relay"), directory.join("culvert"));
+        for path in [&relay, &client] {
+            if !path.is_file() {
+                bail!("building culvert-relay and culvert: cargo made no {}", path.display());
+            }
+        }
+        Ok(Self { relay, client })
+    }
+}
+
+/// Where cargo puts this profile's programs.
+fn directory() -> anyhow::Result<PathBuf> {
+    let this = env::current_exe().context("finding this program")?;
+    let mut directory = this.parent().context("finding this program's directory")?;
+    // Tests are one level further down.
+    if directory.ends_with("deps") {
+        directory = directory.parent().context("finding the target directory")?;
+    }
+    Ok(directory.to_owned())
+}
