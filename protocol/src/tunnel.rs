@@ -1,0 +1,312 @@
+//! A developer's multiplexed connection, whichever transport carries it, and the streams inside.
+//!
+//! What holds for both multiplexers, and what `tests/tunnel.rs` shows for both:
+//! * `open` waits at the peer's limit of streams; `accept` reads nothing. The peer learns of a stream with its first
+//!   byte, not before.
+//! * A stream's two halves are independent. `shutdown` ends ours; a [`SendHalf`] dropped before that resets it, and
+//!   the peer's reader gets an error, never a clean end. A [`RecvHalf`] dropped before its end tells the peer to stop,
+//!   and its writer gets an error.
+//! * A stream that nobody reads holds back its own writer and nobody else's.
+//! * A reason given to `close` reaches the peer, at best effort and in bounded time.
+//! * A tunnel whose peer fell silent is over after [`IDLE_LIMIT`].
+//!
+//! Holds no socket, no TLS and no frame of the exchange: bytes in, bytes out.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+mod closed;
+mod quic;
+mod yamux;
+
+pub use closed::{CloseCode, CloseReason, Closed, Lost, StreamError};
+pub use quic::{Quic, quic_transport};
+pub use yamux::{Driver, Yamux};
+
+/// The longest silence of a living peer. A dead path is noticed within this even if nothing is being sent.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often an otherwise silent side says something: three of these may get lost before the limit is reached.
+const KEEP_ALIVE: Duration = Duration::from_millis(2_500);
+
+/// The most streams that one side lets the other have open: one developer's share of a relay's callers.
+pub const MAX_STREAMS: u32 = 1_000;
+
+/// Which end of the connection this is. A client dials, a relay listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Dialer,
+    Listener,
+}
+
+/// How many streams each side of a yamux tunnel may have open. yamux cannot tell the peer, so both ends have to
+/// start from the same numbers: what one opens is what the other accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Streams that we open: the next `open` waits.
+    pub open: u32,
+    /// Streams that the peer opens. As many again may wait for `accept`; what comes on top is reset.
+    pub accept: u32,
+}
+
+impl Limits {
+    /// A relay opens a stream for every request, a client hardly more than a control stream.
+    pub const fn of(side: Side) -> Self {
+        match side {
+            Side::Dialer => Self { open: 16, accept: MAX_STREAMS },
+            Side::Listener => Self { open: MAX_STREAMS, accept: 16 },
+        }
+    }
+}
+
+/// What carries a tunnel, by the name that status and metrics use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    Quic,
+    Tls,
+}
+
+impl Transport {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tls => "tls",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// A handle of a tunnel; cheap to clone. The tunnel closes when the last handle and the last stream are dropped.
+#[derive(Debug, Clone)]
+pub enum Tunnel {
+    Quic(Quic),
+    Yamux(Yamux),
+}
+
+impl Tunnel {
+    pub fn quic(connection: quinn::Connection) -> Self {
+        Self::Quic(Quic::new(connection))
+    }
+
+    /// Runs yamux over any authenticated byte stream. Nothing moves unless the owner polls the [`Driver`], which
+    /// ends when the tunnel is over; dropped early, it takes the tunnel with it.
+    pub fn yamux<T>(io: T, side: Side, limits: Limits) -> (Self, Driver)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (yamux, driver) = Yamux::new(io, side, limits);
+        (Self::Yamux(yamux), driver)
+    }
+
+    /// Opens a stream. Waits while the peer's limit is reached.
+    pub async fn open(&self) -> Result<Stream, Closed> {
+        match self {
+            Self::Quic(tunnel) => Ok(Stream::from_quic(tunnel.open().await?)),
+            Self::Yamux(tunnel) => Ok(Stream::from_yamux(tunnel.open().await?)),
+        }
+    }
+
+    /// The next stream that the peer opened. Reads nothing from it: a silent stream does not keep others waiting.
+    pub async fn accept(&self) -> Result<Stream, Closed> {
+        match self {
+            Self::Quic(tunnel) => Ok(Stream::from_quic(tunnel.accept().await?)),
+            Self::Yamux(tunnel) => Ok(Stream::from_yamux(tunnel.accept().await?)),
+        }
+    }
+
+    /// Ends the tunnel and everything in it, and tells the peer why. Does not wait: the QUIC endpoint or the yamux
+    /// driver needs to live a moment longer for the reason to get out.
+    pub fn close(&self, reason: &CloseReason) {
+        match self {
+            Self::Quic(tunnel) => tunnel.close(reason),
+            Self::Yamux(tunnel) => tunnel.close(reason),
+        }
+    }
+
+    /// Waits until the tunnel is over and says why.
+    pub async fn closed(&self) -> Closed {
+        match self {
+            Self::Quic(tunnel) => tunnel.closed().await,
+            Self::Yamux(tunnel) => tunnel.closed().await,
+        }
+    }
+
+    pub fn transport(&self) -> Transport {
+        match self {
+            Self::Quic(_) => Transport::Quic,
+            Self::Yamux(_) => Transport::Tls,
+        }
+    }
+
+    /// Where the peer is now; QUIC's peers move. Unknown for a byte stream: who made it knows.
+    pub fn remote_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Quic(tunnel) => Some(tunnel.remote_address()),
+            Self::Yamux(_) => None,
+        }
+    }
+
+    /// The round trip as the transport measures it. yamux keeps its own to itself.
+    pub fn rtt(&self) -> Option<Duration> {
+        match self {
+            Self::Quic(tunnel) => Some(tunnel.rtt()),
+            Self::Yamux(_) => None,
+        }
+    }
+}
+
+/// One exchange's bytes inside a tunnel.
+#[derive(Debug)]
+pub struct Stream {
+    recv: RecvHalf,
+    send: SendHalf,
+}
+
+impl Stream {
+    fn from_quic((recv, send): (quic::Reader, quic::Writer)) -> Self {
+        Self { recv: RecvHalf(Reading::Quic(recv)), send: SendHalf(Writing::Quic(send)) }
+    }
+
+    fn from_yamux((recv, send): (yamux::Reader, yamux::Writer)) -> Self {
+        Self { recv: RecvHalf(Reading::Yamux(recv)), send: SendHalf(Writing::Yamux(send)) }
+    }
+
+    /// The stream's number, for logs. Both ends see the same one.
+    pub fn id(&self) -> u64 {
+        self.recv.id()
+    }
+
+    /// Both halves on their own, with the drop rules of each.
+    pub fn split(self) -> (RecvHalf, SendHalf) {
+        (self.recv, self.send)
+    }
+
+    /// See [`RecvHalf::poll_chunk`].
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        self.recv.poll_chunk(cx)
+    }
+}
+
+/// What the peer sends.
+#[derive(Debug)]
+pub struct RecvHalf(Reading);
+
+#[derive(Debug)]
+enum Reading {
+    Quic(quic::Reader),
+    Yamux(yamux::Reader),
+}
+
+impl RecvHalf {
+    pub fn id(&self) -> u64 {
+        match &self.0 {
+            Reading::Quic(recv) => recv.id(),
+            Reading::Yamux(recv) => recv.id(),
+        }
+    }
+
+    /// The next bytes as they arrived, without a copy. `None` is the end that the peer declared; a stream that was cut
+    /// is an error. Chunk boundaries mean nothing.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        match &mut self.0 {
+            Reading::Quic(recv) => recv.poll_chunk(cx),
+            Reading::Yamux(recv) => recv.poll_chunk(cx),
+        }
+    }
+
+    /// [`Self::poll_chunk`] as a future. Nothing is lost when it is dropped.
+    pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
+        poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+}
+
+/// What we send.
+#[derive(Debug)]
+pub struct SendHalf(Writing);
+
+#[derive(Debug)]
+enum Writing {
+    Quic(quic::Writer),
+    Yamux(yamux::Writer),
+}
+
+impl SendHalf {
+    pub fn id(&self) -> u64 {
+        match &self.0 {
+            Writing::Quic(send) => send.id(),
+            Writing::Yamux(send) => send.id(),
+        }
+    }
+}
+
+impl AsyncRead for RecvHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Reading::Quic(recv) => recv.poll_read(cx, buffer),
+            Reading::Yamux(recv) => recv.poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for SendHalf {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Writing::Quic(send) => send.poll_write(cx, bytes),
+            Writing::Yamux(send) => send.poll_write(cx, bytes),
+        }
+    }
+
+    /// Nothing to do: both multiplexers send as soon as they may, and neither says when that was.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Marks the end of what we send. Does not wait for the peer to have it.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Writing::Quic(send) => send.poll_shutdown(cx),
+            Writing::Yamux(send) => send.poll_shutdown(cx),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().recv).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().send).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().send).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().send).poll_shutdown(cx)
+    }
+}
