@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use culvert_protocol::intercept::ServiceName;
 
+pub(crate) use file::nearest;
 pub use limits::Limits;
+pub use resolve::parse_duration;
 pub use upstream::{Upstream, UpstreamError};
 
 /// No configuration that a person writes is longer; a larger file is some other file.
@@ -123,6 +125,17 @@ impl Default for Drain {
 
 impl Tunnel {
     pub const LISTEN: &str = "0.0.0.0:4433";
+
+    /// Where clients may dial, as a join token carries it: the first name, and the port where it is known. Empty where
+    /// it is not.
+    pub fn dialled_at(&self) -> String {
+        let port = self.listen.port();
+        match self.names.first() {
+            Some(name) if port != 0 && name.contains(':') => format!("[{name}]:{port}"),
+            Some(name) if port != 0 => format!("{name}:{port}"),
+            Some(_) | None => String::new(),
+        }
+    }
 }
 
 impl Admin {

@@ -38,6 +38,8 @@ pub struct TunnelMetrics {
     pub intercepts: Gauge,
     /// Control messages of a type that this version does not know.
     pub unknown_messages: Counter,
+    /// Streams that clients opened beside the control stream.
+    pub stray_streams: Counter,
     /// Tasks that ended in a panic: must stay at 0.
     pub panics: Counter,
 }
@@ -85,6 +87,11 @@ impl TunnelMetrics {
             "tunnel_unknown_messages",
             "Control messages of a type unknown to this version",
             own.unknown_messages.clone(),
+        );
+        registry.register(
+            "tunnel_stray_streams",
+            "Streams that clients opened toward the relay, all of them reset",
+            own.stray_streams.clone(),
         );
         registry.register("panics", "Tasks that panicked; must be 0", own.panics.clone());
         own

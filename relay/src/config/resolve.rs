@@ -126,27 +126,25 @@ fn limits(keys: LimitsKeys, defaults: &Limits) -> Result<Limits, Problem> {
 const SHORTEST: Duration = Duration::from_millis(1);
 
 fn duration(typed: &Text, shortest: Duration) -> Result<Duration, Problem> {
-    let split = typed.value.find(|char: char| !char.is_ascii_digit()).unwrap_or(typed.value.len());
-    let (number, unit) = typed.value.split_at(split);
+    parse_duration(&typed.value).filter(|duration| (shortest..=LONGEST).contains(duration)).ok_or_else(|| {
+        let problem =
+            format!("`{}` is not a time: write 500ms, 10s, 2m or 1h, at most 24h", shown(&typed.value));
+        at(typed, problem)
+    })
+}
+
+/// A time as people write it: a whole number and its unit, from milliseconds to hours.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let split = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
     let milliseconds = match unit {
-        "ms" => Some(1),
-        "s" => Some(1_000),
-        "m" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
     };
-    number
-        .parse::<u64>()
-        .ok()
-        .zip(milliseconds)
-        .and_then(|(number, factor)| number.checked_mul(factor))
-        .map(Duration::from_millis)
-        .filter(|duration| (shortest..=LONGEST).contains(duration))
-        .ok_or_else(|| {
-            let problem =
-                format!("`{}` is not a time: write 500ms, 10s, 2m or 1h, at most 24h", shown(&typed.value));
-            at(typed, problem)
-        })
+    number.parse::<u64>().ok()?.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
 fn count(typed: &Text) -> Result<usize, Problem> {

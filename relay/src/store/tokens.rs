@@ -60,25 +60,26 @@ impl Store {
         Ok(token)
     }
 
-    /// Whom a token is for, if it is good now. Nothing is used up: see [`Store::spend`].
+    /// Whom a token is for, if it is good now; nothing is used up (see [`Store::spend`]). `None` stands for something
+    /// that is no token at all, and takes the same work as a wrong one.
     pub async fn check(
         &self,
-        id: TokenId,
-        hash: TokenHash,
+        shown: Option<(TokenId, TokenHash)>,
         now: SystemTime,
-    ) -> Result<Result<DeveloperName, TokenRefused>, StoreError> {
+    ) -> Result<Result<(TokenId, DeveloperName), TokenRefused>, StoreError> {
+        let id = shown.map_or_else(String::new, |(id, _)| id.to_string());
         let kept = self
             .run("looking up a join token", move |connection| {
                 connection
                     .query_row(
                         "SELECT hash, name, expires, uses_left FROM join_tokens WHERE id = ?1",
-                        [id.to_string()],
+                        [id],
                         Kept::read,
                     )
                     .optional()
             })
             .await?;
-        Ok(judge(kept, hash, now))
+        Ok(judge(kept, shown, now))
     }
 
     /// Takes one use off a token, in one statement, so that the last use is given once however many ask at once.
@@ -115,14 +116,18 @@ impl Kept {
 }
 
 /// The same work whether the id is known or not; and only who knows the secret learns what else is wrong.
-fn judge(kept: Option<Kept>, hash: TokenHash, now: SystemTime) -> Result<DeveloperName, TokenRefused> {
+fn judge(
+    kept: Option<Kept>,
+    shown: Option<(TokenId, TokenHash)>,
+    now: SystemTime,
+) -> Result<(TokenId, DeveloperName), TokenRefused> {
     let expected = kept.as_ref().map_or(TokenHash::NONE, |kept| kept.hash);
-    let right = expected == hash;
-    match kept {
-        Some(kept) if right && kept.expires <= seconds(now) => Err(TokenRefused::Expired),
-        Some(kept) if right && kept.uses_left <= 0 => Err(TokenRefused::UsedUp),
-        Some(kept) if right => Ok(kept.name),
-        Some(_) | None => Err(TokenRefused::Unknown),
+    let right = expected == shown.map_or(TokenHash::NONE, |(_, hash)| hash);
+    match (kept, shown) {
+        (Some(kept), Some(_)) if right && kept.expires <= seconds(now) => Err(TokenRefused::Expired),
+        (Some(kept), Some(_)) if right && kept.uses_left <= 0 => Err(TokenRefused::UsedUp),
+        (Some(kept), Some((id, _))) if right => Ok((id, kept.name)),
+        _ => Err(TokenRefused::Unknown),
     }
 }
 
