@@ -1,0 +1,57 @@
+//! Tunnels over QUIC: who is let try, and the handshake.
+
+use std::sync::Arc;
+
+use culvert_certs::Identity;
+use culvert_protocol::tunnel::Tunnel;
+use rustls::pki_types::CertificateDer;
+use tokio::time::timeout;
+
+use super::leaving::Turned;
+use super::strangers::{Room, Seat};
+use super::tls::Configs;
+use super::{Arrival, HANDSHAKE, Peer, Port, run};
+
+/// Takes connections in until the relay drains.
+pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port: &Arc<Port>) {
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            () = port.drain.cancelled() => break,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else { break };
+        match port.strangers.room() {
+            Room::Seat(seat) => spawn(incoming, seat, tls, port),
+            Room::AfterProof(seat) if incoming.remote_address_validated() => spawn(incoming, seat, tls, port),
+            Room::AfterProof(_) => {
+                port.metrics.refused("retry");
+                // Fails only for an address that is validated already, which was seen to above.
+                let _ = incoming.retry();
+            }
+            Room::None => {
+                port.metrics.refused("busy");
+                // Not refused: the client says it again by itself, and there may be room by then.
+                incoming.ignore();
+            }
+        }
+    }
+    endpoint.set_server_config(None);
+}
+
+fn spawn(incoming: quinn::Incoming, seat: Seat, tls: &Arc<Configs>, port: &Arc<Port>) {
+    port.tasks.spawn(run(Arrival::Quic(Box::new(incoming)), seat, Arc::clone(tls), Arc::clone(port)));
+}
+
+/// The seat is held until it is known who is there.
+pub(super) async fn handshake(incoming: quinn::Incoming, _seat: Seat) -> Result<Peer, Turned> {
+    let garbage = |error: quinn::ConnectionError| Turned::Handshake(error.to_string());
+    let connecting = incoming.accept().map_err(garbage)?;
+    let connection = timeout(HANDSHAKE, connecting).await.map_err(|_| Turned::Slow)?.map_err(garbage)?;
+    let presented =
+        connection.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'_>>>().ok());
+    // rustls lets nobody without a certificate this far; it is asked for all the same.
+    let certificate = presented.as_ref().and_then(|chain| chain.first()).ok_or(Turned::NoCertificate)?;
+    let identity = Identity::from_verified(certificate)?;
+    Ok(Peer { tunnel: Tunnel::quic(connection), identity })
+}

@@ -1,0 +1,155 @@
+//! Everybody on the tunnel port who has not proved yet who they are: how many at once, how often they are logged, and
+//! how often one address may guess. Holds addresses and counts, bounded, and no connection.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Handshakes at once. Each may hold a ClientHello of 64 KiB and a core for a millisecond or two.
+const AT_ONCE: usize = 200;
+/// From here on a QUIC client has to show first that it is where it says: a flood of made-up addresses stops here.
+const PROVE_FROM: usize = 100;
+/// One log line and so many failed tries per address in this long.
+const MINUTE: Duration = Duration::from_secs(60);
+const FAILED_JOINS: u32 = 5;
+/// Addresses that are remembered. When there are more within a minute, nothing is logged for the rest, and their tries
+/// are not counted: a token's secret cannot be guessed, counting only keeps the noise down.
+const ADDRESSES: usize = 4_096;
+
+#[derive(Debug)]
+pub(crate) struct Strangers {
+    seats: Arc<Semaphore>,
+    seen: Mutex<HashMap<IpAddr, Seen>>,
+}
+
+/// A handshake's place; given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Seat(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+/// What an address did in its current minute.
+#[derive(Debug)]
+struct Seen {
+    since: Instant,
+    logged: bool,
+    failed_joins: u32,
+}
+
+/// What a QUIC handshake may do.
+#[derive(Debug)]
+pub(super) enum Room {
+    Seat(Seat),
+    /// Only after proof of the address.
+    AfterProof(Seat),
+    None,
+}
+
+impl Default for Strangers {
+    fn default() -> Self {
+        Self { seats: Arc::new(Semaphore::new(AT_ONCE)), seen: Mutex::default() }
+    }
+}
+
+impl Strangers {
+    /// Waits for a seat. Whoever comes meanwhile waits in the kernel's queue. `None` never happens: nobody closes it.
+    pub(super) async fn seat(&self) -> Option<Seat> {
+        Arc::clone(&self.seats).acquire_owned().await.ok().map(Seat)
+    }
+
+    pub(super) fn room(&self) -> Room {
+        match Arc::clone(&self.seats).try_acquire_owned() {
+            Ok(permit) if self.seats.available_permits() >= AT_ONCE - PROVE_FROM => Room::Seat(Seat(permit)),
+            Ok(permit) => Room::AfterProof(Seat(permit)),
+            Err(_) => Room::None,
+        }
+    }
+
+    /// Whether something about this address is still to be logged in its current minute.
+    pub(super) fn may_log(&self, address: IpAddr) -> bool {
+        self.with(address, |seen| !std::mem::replace(&mut seen.logged, true)).unwrap_or(false)
+    }
+
+    pub(super) fn may_join(&self, address: IpAddr) -> bool {
+        self.with(address, |seen| seen.failed_joins < FAILED_JOINS).unwrap_or(true)
+    }
+
+    pub(super) fn failed_to_join(&self, address: IpAddr) {
+        self.with(address, |seen| seen.failed_joins += 1);
+    }
+
+    fn with<T>(&self, address: IpAddr, change: impl FnOnce(&mut Seen) -> T) -> Option<T> {
+        let mut all = self.seen.lock();
+        let now = Instant::now();
+        let fresh = Seen { since: now, logged: false, failed_joins: 0 };
+        if !all.contains_key(&address) && all.len() >= ADDRESSES {
+            all.retain(|_, seen| now.duration_since(seen.since) < MINUTE);
+            if all.len() >= ADDRESSES {
+                return None;
+            }
+        }
+        let seen = all.entry(address).or_insert_with(|| Seen { ..fresh });
+        if now.duration_since(seen.since) >= MINUTE {
+            *seen = Seen { since: now, logged: false, failed_joins: 0 };
+        }
+        Some(change(seen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_from_one_address_is_one_line_a_minute() {
+        let strangers = Strangers::default();
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        assert!(strangers.may_log(one));
+        assert!((0..1_000).all(|_| !strangers.may_log(one)));
+        assert!(strangers.may_log(other));
+    }
+
+    #[test]
+    fn the_sixth_wrong_token_within_a_minute_is_not_looked_at() {
+        let strangers = Strangers::default();
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        for _ in 0..5 {
+            assert!(strangers.may_join(one));
+            strangers.failed_to_join(one);
+        }
+        assert!(!strangers.may_join(one));
+        assert!(strangers.may_join(other));
+    }
+
+    #[test]
+    fn a_flood_of_addresses_takes_bounded_memory() {
+        let strangers = Strangers::default();
+        for address in 0..100_000_u32 {
+            strangers.may_log(IpAddr::from(address.to_be_bytes()));
+        }
+        assert_eq!(strangers.seen.lock().len(), ADDRESSES);
+        assert!(strangers.may_join(IpAddr::from([255, 0, 0, 1])), "an honest newcomer still gets in");
+    }
+
+    #[test]
+    fn quic_has_to_prove_addresses_before_the_seats_run_out() {
+        let strangers = Strangers::default();
+        let mut taken = Vec::new();
+        let mut proofs = 0;
+        loop {
+            match strangers.room() {
+                Room::Seat(seat) => taken.push(seat),
+                Room::AfterProof(seat) => {
+                    proofs += 1;
+                    taken.push(seat);
+                }
+                Room::None => break,
+            }
+        }
+        assert_eq!((taken.len(), proofs), (AT_ONCE, AT_ONCE - PROVE_FROM));
+        taken.clear();
+        assert!(matches!(strangers.room(), Room::Seat(_)));
+    }
+}

@@ -1,0 +1,124 @@
+//! Tunnels over TLS on TCP, and on the same port whoever comes to enrol: who is let try, and the handshake.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use culvert_certs::tls::{Choice, TlsError, config_for, join_server, tunnel_server};
+use culvert_certs::{Authority, Identity, Leaf};
+use culvert_protocol::tunnel::{Limits, Side, Tunnel};
+use quinn::crypto::rustls::QuicServerConfig;
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::join::Joiner;
+use super::leaving::Turned;
+use super::strangers::Seat;
+use super::{Arrival, HANDSHAKE, Peer, Port, run};
+
+/// After a failed accept. Out of files, most likely: trying again at once would only burn the core.
+const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// What the two protocols of the port, on the two transports, are spoken with.
+pub(crate) struct Configs {
+    tunnel: Arc<ServerConfig>,
+    join: Arc<ServerConfig>,
+    pub(super) quic: Arc<QuicServerConfig>,
+}
+
+#[derive(Debug)]
+pub(super) enum Accepted {
+    Peer(Peer),
+    Joiner(Joiner),
+}
+
+impl Configs {
+    pub(crate) fn new(authority: &Authority, leaf: &Leaf) -> Result<Self, TlsError> {
+        let tunnel = Arc::new(tunnel_server(authority, leaf)?);
+        let quic = QuicServerConfig::try_from(Arc::clone(&tunnel));
+        Ok(Self {
+            // QUIC takes any TLS 1.3 configuration with AES-128-GCM, and ours is nothing else.
+            quic: Arc::new(
+                quic.map_err(|_| TlsError::Provider(rustls::Error::General("no suite for QUIC".into())))?,
+            ),
+            tunnel,
+            join: Arc::new(join_server(leaf)?),
+        })
+    }
+}
+
+impl fmt::Debug for Configs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Configs")
+    }
+}
+
+/// Takes connections in until the relay drains.
+pub(super) async fn accept(listener: TcpListener, tls: &Arc<Configs>, port: &Arc<Port>) {
+    let next = async || {
+        let seat = port.strangers.seat().await?;
+        Some((seat, listener.accept().await))
+    };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = port.drain.cancelled() => break,
+            accepted = next() => accepted,
+        };
+        match accepted {
+            Some((seat, Ok((stream, remote)))) => {
+                let arrival = Arrival::Tls(stream, remote);
+                port.tasks.spawn(run(arrival, seat, Arc::clone(tls), Arc::clone(port)));
+            }
+            Some((_, Err(cause))) => {
+                port.metrics.refused("accept");
+                tracing::warn!("accepting a tunnel: {cause}");
+                sleep(AFTER_FAILURE).await;
+            }
+            None => break,
+        }
+    }
+}
+
+/// The seat is held until it is known who is there; by someone who would join, until that is done.
+pub(super) async fn handshake(
+    stream: TcpStream,
+    remote: SocketAddr,
+    seat: Seat,
+    configs: &Configs,
+    port: &Port,
+) -> Result<Accepted, Turned> {
+    let garbage = |error: std::io::Error| Turned::Handshake(error.to_string());
+    // What is flushed is meant to leave.
+    stream.set_nodelay(true).map_err(garbage)?;
+    let shaking = async {
+        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let choice = config_for(start.client_hello().alpn());
+        let config = match choice {
+            Choice::Tunnel => &configs.tunnel,
+            Choice::Join => &configs.join,
+        };
+        Ok((choice, start.into_stream(Arc::clone(config)).await?))
+    };
+    let (choice, tls) = timeout(HANDSHAKE, shaking).await.map_err(|_| Turned::Slow)?.map_err(garbage)?;
+    match choice {
+        Choice::Join => Ok(Accepted::Joiner(Joiner { stream: Box::new(tls), remote, seat })),
+        Choice::Tunnel => peer(tls, port).map(Accepted::Peer),
+    }
+}
+
+fn peer(tls: TlsStream<TcpStream>, port: &Port) -> Result<Peer, Turned> {
+    let presented = tls.get_ref().1.peer_certificates();
+    // rustls lets nobody without a certificate this far; it is asked for all the same.
+    let certificate = presented.and_then(|chain| chain.first()).ok_or(Turned::NoCertificate)?;
+    let identity = Identity::from_verified(certificate)?;
+    let (tunnel, driver) = Tunnel::yamux(tls, Side::Listener, Limits::of(Side::Listener));
+    // A task of its own: what a tunnel carries is not to wait for its control messages.
+    port.tasks.spawn(driver);
+    Ok(Peer { tunnel, identity })
+}
