@@ -1,1 +1,183 @@
-fn main() {}
+//! `culvert-relay`: the command line. Reads arguments, environment and signals, and nothing else does.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use culvert_certs::DeveloperName;
+use culvert_relay::config::parse_duration;
+use culvert_relay::{Config, ConfigError, Drained, Enrolment, Relay};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// The in-cluster half of culvert.
+#[derive(Debug, Parser)]
+#[command(name = "culvert-relay", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value = "term", global = true)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter as in culvert_relay=debug.
+    #[arg(long, env = "CULVERT_LOG", default_value = "info", global = true, hide = true)]
+    log: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Term,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve callers and developers until SIGTERM or Ctrl-C.
+    Serve(File),
+    /// Say whether a relay.yaml is valid.
+    Check(File),
+    /// Join tokens, with which developers log in for the first time.
+    #[command(subcommand)]
+    Token(Token),
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Make a join token and print it, alone, on standard output.
+    Create {
+        /// Who it is for: lower-case letters, digits and . _ - @
+        name: DeveloperName,
+        #[command(flatten)]
+        file: File,
+        /// How long it can be used: 500ms, 10s, 15m, 24h.
+        #[arg(long, default_value = "24h", value_parser = ttl)]
+        ttl: Duration,
+        /// How often it can be used.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        uses: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+struct File {
+    /// The relay's configuration.
+    #[arg(short, long = "config", value_name = "FILE", default_value = "relay.yaml")]
+    config: PathBuf,
+}
+
+/// Exit codes, the same for every command of culvert.
+const INTERNAL: u8 = 1;
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // clap itself leaves with 2 for what it cannot read.
+    let arguments = Arguments::parse();
+    let Err(error) = run(&arguments) else { return ExitCode::SUCCESS };
+    let code = if error.is::<ConfigError>() || error.is::<BadFilter>() { USAGE } else { INTERNAL };
+    say(&format!("culvert-relay: {error:#}"));
+    ExitCode::from(code)
+}
+
+fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    start_log(arguments)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match &arguments.command {
+        Command::Serve(file) => runtime.block_on(serve(&file.config, arguments.log_format)),
+        Command::Check(file) => check(&file.config),
+        Command::Token(Token::Create { name, file, ttl, uses }) => {
+            runtime.block_on(create_token(&file.config, name, *ttl, *uses))
+        }
+    }
+}
+
+async fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
+    // Before anything is bound: from now on a signal is a request to drain.
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let relay = Relay::bind(Config::read(path)?).await?;
+    match format {
+        LogFormat::Term => say(&relay.addresses().to_string()),
+        LogFormat::Json => {
+            relay.addresses().to_string().lines().for_each(|line| tracing::info!("{line}"));
+        }
+    }
+    let stop = CancellationToken::new();
+    let mut running = std::pin::pin!(relay.run(stop.clone()));
+    loop {
+        let drained = tokio::select! {
+            drained = &mut running => drained,
+            _ = interrupted.recv() => Drained::Cut,
+            _ = terminated.recv() => Drained::Cut,
+        };
+        match drained {
+            Drained::Failed => anyhow::bail!("a part of the relay failed, see above"),
+            // A second signal: whoever sends it has no patience left for what is under way.
+            _ if stop.is_cancelled() => return Ok(()),
+            _ => stop.cancel(),
+        }
+    }
+}
+
+fn check(path: &Path) -> anyhow::Result<()> {
+    let config = Config::read(path)?;
+    say(&format!("{}: valid, services: {}", path.display(), config.services.len()));
+    Ok(())
+}
+
+async fn create_token(path: &Path, name: &DeveloperName, ttl: Duration, uses: u32) -> anyhow::Result<()> {
+    let token = Enrolment::open(&Config::read(path)?)?.mint(name.clone(), ttl, uses).await?;
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{}", token.reveal().expose())?;
+    stdout.flush()?;
+    let times = if uses == 1 { "once".to_owned() } else { format!("{uses} times") };
+    let relay = token.relay().unwrap_or("RELAY");
+    say(&format!(
+        "token {} for {name}, to be used {times} within {}: culvert login {relay} --token-file -",
+        token.id(),
+        written(ttl)
+    ));
+    Ok(())
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    parse_duration(text)
+        .filter(|ttl| (Duration::from_secs(1)..=LONGEST).contains(ttl))
+        .ok_or_else(|| "not a time from 1s to 720h: write 10s, 15m or 24h".to_owned())
+}
+
+fn written(ttl: Duration) -> String {
+    match ttl.as_secs() {
+        seconds if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
+        seconds if seconds % 60 == 0 => format!("{}m", seconds / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
+/// The filter that was asked for cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("reading the log filter `{text}` (CULVERT_LOG): {cause}")]
+struct BadFilter {
+    text: String,
+    cause: tracing_subscriber::filter::ParseError,
+}
+
+/// To standard error: standard output is data.
+fn start_log(arguments: &Arguments) -> Result<(), BadFilter> {
+    let filter = EnvFilter::try_new(&arguments.log)
+        .map_err(|cause| BadFilter { text: arguments.log.clone(), cause })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match arguments.log_format {
+        LogFormat::Term => log.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+/// What a person is told. Nobody may be listening any more, which is no reason to fail.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

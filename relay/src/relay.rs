@@ -1,0 +1,296 @@
+//! The relay as a whole: what is bound, what is started in which order, and stopped in which. Serves nothing itself.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use culvert_certs::{
+    Authority, AuthorityError, DeveloperName, Fingerprint, JoinToken, LeafError, RelayKeys, RelayKeysError,
+    tls::TlsError,
+};
+use culvert_protocol::hello::RelayInformation;
+use culvert_protocol::intercept::ServiceName;
+use tokio::net::TcpListener;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Readiness};
+use crate::config::Config;
+use crate::front;
+use crate::metrics::Metrics;
+use crate::policy::Terms;
+use crate::service::Service;
+use crate::store::{MintError, NewToken, Store, StoreError};
+use crate::tunnels::registry::Registry;
+use crate::tunnels::{self, BindError, Bound, Configs, Port};
+
+/// A relay whose every port is bound and on which nothing is served yet.
+#[derive(Debug)]
+pub struct Relay {
+    addresses: Addresses,
+    grace: Duration,
+    tunnels: Bound,
+    port: Arc<Port>,
+    doors: Vec<(TcpListener, Arc<Service>)>,
+    admin: TcpListener,
+    metrics: Arc<Metrics>,
+}
+
+/// Where the relay is listening, with the ports that the system chose where the configuration says 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// TCP and UDP.
+    pub tunnel: SocketAddr,
+    pub admin: SocketAddr,
+    /// In the configuration's order.
+    pub services: Vec<(ServiceName, SocketAddr)>,
+}
+
+/// Makes join tokens for one relay.
+#[derive(Clone, Debug)]
+pub struct Enrolment {
+    store: Store,
+    authority: Fingerprint,
+    /// Where clients may dial; may be empty.
+    relay: String,
+}
+
+/// How a relay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Drained {
+    /// Every exchange came to its own end.
+    Whole,
+    /// The grace period was over first, and what was still under way was cut.
+    Cut,
+    /// A part of the relay failed, and the rest was stopped in order.
+    Failed,
+}
+
+/// Why a relay does not start. Nothing was served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    #[error("listening for {what} on {address}: {cause}{}", advice(cause))]
+    Listen { what: String, address: SocketAddr, cause: io::Error },
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Keys(#[from] RelayKeysError),
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("opening the relay's data: the task was stopped")]
+    Stopped,
+}
+
+/// What the data directory holds.
+#[derive(Debug)]
+struct Data {
+    authority: Authority,
+    keys: RelayKeys,
+    store: Store,
+    tls: Configs,
+}
+
+impl Relay {
+    /// Opens the data directory and binds every port: what is wrong shows before anything is served.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let Data { authority, keys, store, tls } = Data::open(&config).await?;
+        let metrics = Arc::new(Metrics::new());
+
+        let admin = listen("the admin port", config.admin.listen).await?;
+        let mut listeners = Vec::with_capacity(config.services.len());
+        for service in &config.services {
+            let listener = listen(&format!("service `{}`", service.name), service.listen).await?;
+            listeners.push((listener.local_addr().map_err(unnamed(service.listen))?, listener));
+        }
+        let tunnels = Bound::bind(config.tunnel.listen, Arc::new(tls), &keys)
+            .await
+            .map_err(|error| StartError::tunnels(config.tunnel.listen, error))?;
+
+        let offered = config.services.iter().zip(&listeners).map(|(service, (address, _))| {
+            (service.name.clone(), vec![address.to_string()], Terms { all_traffic: service.all_traffic })
+        });
+        let registry = Registry::new(offered, metrics.tunnels.intercepts.clone());
+        let addresses = Addresses {
+            tunnel: tunnels.address,
+            admin: admin.local_addr().map_err(unnamed(config.admin.listen))?,
+            services: config
+                .services
+                .iter()
+                .zip(&listeners)
+                .map(|(service, (address, _))| (service.name.clone(), *address))
+                .collect(),
+        };
+        let doors = config
+            .services
+            .iter()
+            .zip(listeners)
+            .map(|(service, (_, listener))| {
+                let counted = metrics.service(service.name.as_str());
+                (listener, Arc::new(Service::new(service, registry.table(&service.name), counted)))
+            })
+            .collect();
+        let port = Arc::new(Port {
+            authority,
+            relay: RelayInformation { id: keys.id.to_string(), names: config.tunnel.names },
+            store,
+            registry,
+            metrics: metrics.tunnels.clone(),
+            strangers: tunnels::Strangers::default(),
+            grace: config.drain.grace,
+            drain: CancellationToken::new(),
+            close: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        Ok(Self { addresses, grace: config.drain.grace, tunnels, port, doors, admin, metrics })
+    }
+
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// What makes join tokens for this relay, also while it runs.
+    pub fn enrolment(&self) -> Enrolment {
+        Enrolment {
+            store: self.port.store.clone(),
+            authority: self.port.authority.fingerprint(),
+            relay: self.addresses.tunnel.to_string(),
+        }
+    }
+
+    /// Serves until `stop`, then stops in order: whoever calls is told first not to, and what is under way is the last to
+    /// go. Returns when nothing of the relay runs any more.
+    pub async fn run(self, stop: CancellationToken) -> Drained {
+        let Self { addresses: _, grace, tunnels, port, doors: services, admin, metrics } = self;
+        let (refuse, cut, silence) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (mut tunnel_port, mut doors, mut admin_port) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
+        let readiness = Readiness::default();
+
+        admin_port.spawn(admin::serve(admin, readiness.clone(), metrics, silence.clone()));
+        tunnel_port.spawn(tunnels::serve(tunnels, Arc::clone(&port)));
+        for (listener, service) in services {
+            doors.spawn(front::serve(listener, service, refuse.clone(), cut.clone()));
+        }
+        readiness.ready();
+        let failed = tokio::select! {
+            () = stop.cancelled() => false,
+            // None of them ends by itself: it has panicked, and half a relay is worse than none.
+            Some(ended) = tunnel_port.join_next() => broke("the tunnel port", ended),
+            Some(ended) = doors.join_next() => broke("a front door", ended),
+            Some(ended) = admin_port.join_next() => broke("the admin port", ended),
+        };
+
+        // Whoever balances load is told first, so that callers stop coming while they are still being served.
+        info!(grace = ?grace, "draining");
+        readiness.draining();
+        // No new exchanges. Tunnels stay up: what is under way runs through them.
+        refuse.cancel();
+        port.drain.cancel();
+        let whole = timeout(grace, all(&mut doors)).await.is_ok();
+        if !whole {
+            warn!("the grace period is over: what is still under way is cut");
+            cut.cancel();
+            all(&mut doors).await;
+        }
+        // Nobody needs the tunnels any more.
+        port.close.cancel();
+        all(&mut tunnel_port).await;
+        // The admin port is the last: it tells how far the rest is.
+        silence.cancel();
+        all(&mut admin_port).await;
+        match (failed, whole) {
+            (true, _) => Drained::Failed,
+            (false, true) => Drained::Whole,
+            (false, false) => Drained::Cut,
+        }
+    }
+}
+
+impl Enrolment {
+    /// Of a relay that runs in another process, or that does not run yet. Blocks.
+    pub fn open(config: &Config) -> Result<Self, StartError> {
+        let authority = Authority::open_or_create(&config.data, SystemTime::now())?.fingerprint();
+        Ok(Self { store: Store::open(&config.data)?, authority, relay: config.tunnel.dialled_at() })
+    }
+
+    pub async fn mint(&self, name: DeveloperName, ttl: Duration, uses: u32) -> Result<JoinToken, MintError> {
+        let expires = SystemTime::now() + ttl;
+        self.store.mint(self.authority, NewToken { name, expires, uses, relay: self.relay.clone() }).await
+    }
+}
+
+impl Data {
+    async fn open(config: &Config) -> Result<Self, StartError> {
+        let (dir, names) = (config.data.clone(), config.tunnel.names.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let now = SystemTime::now();
+            let authority = Authority::open_or_create(&dir, now)?;
+            let keys = RelayKeys::open_or_create(&dir)?;
+            let leaf = authority.server_leaf(&names, now)?;
+            let tls = Configs::new(&authority, &leaf)?;
+            Ok(Self { store: Store::open(&dir)?, authority, keys, tls })
+        });
+        opening.await.map_err(|_| StartError::Stopped)?
+    }
+}
+
+async fn listen(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let failed = |cause| StartError::Listen { what: what.to_owned(), address, cause };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+fn unnamed(address: SocketAddr) -> impl Fn(io::Error) -> StartError {
+    move |cause| StartError::Listen { what: "its own address".to_owned(), address, cause }
+}
+
+impl StartError {
+    fn tunnels(address: SocketAddr, error: BindError) -> Self {
+        Self::Listen { what: format!("tunnels ({})", error.protocol), address, cause: error.cause }
+    }
+}
+
+fn advice(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => ": another process listens there: stop it, or choose another address",
+        io::ErrorKind::PermissionDenied => ": ports below 1024 need a privilege: choose a higher one",
+        io::ErrorKind::AddrNotAvailable => ": this machine has no such address",
+        _ => "",
+    }
+}
+
+/// Waits for every task of a set.
+async fn all(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(failure) = ended {
+            error!("a part of the relay failed: {failure}");
+        }
+    }
+}
+
+fn broke(what: &str, ended: Result<(), JoinError>) -> bool {
+    let how = ended.map_or_else(|failure| failure.to_string(), |()| "it ended by itself".to_owned());
+    error!("{what} failed: {how}: stopping");
+    true
+}
+
+impl fmt::Display for Addresses {
+    /// One line for each address, as a person reads them at the start.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, address) in &self.services {
+            writeln!(f, "{name}: listening for callers on {address} (http)")?;
+        }
+        writeln!(f, "tunnels: listening for developers on {} (udp, tcp)", self.tunnel)?;
+        write!(f, "admin: listening on {} (http)", self.admin)
+    }
+}
