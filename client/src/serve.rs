@@ -77,7 +77,9 @@ async fn request(stream: Stream, apps: &Apps, screen: &Screen) {
     record.goes_to(origin.address());
     match app::serve(&head, &mut frames, &mut answers, origin, &mut record).await {
         Served::Answered => {}
-        Served::Unreachable(cause) => refuse(&mut answers, Refusal::AppUnreachable, &cause, &mut record).await,
+        Served::Unreachable(cause) => {
+            refuse(&mut answers, Refusal::AppUnreachable, &cause, &mut record).await
+        }
         Served::Failed(failure) => failure.answer(&mut answers, &mut record).await,
     }
 }
@@ -92,14 +94,12 @@ async fn opening(frames: &mut TunnelReader, head: &mut RequestHead) -> Option<u6
                 }
                 continue;
             };
-            return match frame {
-                Frame::Head(payload) => decode_opening(payload, head).ok(),
-                _ => None,
-            };
+            let Frame::Head(payload) = frame else { return None };
+            let Opening::Http { claim, .. } = decode_opening(payload, head).ok()?;
+            return Some(claim);
         }
     };
-    let Opening::Http { claim, .. } = timeout(HEAD, read).await.ok().flatten()?;
-    Some(claim)
+    timeout(HEAD, read).await.ok().flatten()
 }
 
 /// Says that nothing was executed and nothing will be: the relay may send the request elsewhere.

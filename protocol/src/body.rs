@@ -99,7 +99,11 @@ pub async fn copy(source: &mut Source<'_>, sink: &mut Sink<'_>, idle: Idle) -> R
             }
             None => {
                 within(idle.sink, sink.flush()).await.map_err(CopyError::Sink)?;
-                within(idle.source, source.fill()).await.map_err(CopyError::Source)?;
+                tokio::select! {
+                    biased;
+                    filled = within(idle.source, source.fill()) => filled.map_err(CopyError::Source)?,
+                    cut = sink.gone() => return Err(CopyError::Sink(cut)),
+                }
             }
         }
     }
@@ -148,6 +152,19 @@ impl Sink<'_> {
             Self::Http1(writer) => Ok(writer.flush().await?),
             Self::Http2(writer) => Ok(writer.flush().await?),
             Self::Tunnel(writer) => Ok(writer.flush().await?),
+        }
+    }
+
+    /// Resolves when whoever takes the body has said that it takes no more, where that can be heard without writing.
+    async fn gone(&mut self) -> Cut {
+        match self {
+            // Whether the peer hung up shows on the half that is read.
+            Self::Http1(_) => std::future::pending().await,
+            Self::Http2(writer) => writer.gone().await.into(),
+            Self::Tunnel(writer) => {
+                writer.get_ref().stopped().await;
+                Cut::Ended
+            }
         }
     }
 

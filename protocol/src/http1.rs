@@ -149,3 +149,6 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

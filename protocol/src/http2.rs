@@ -7,7 +7,8 @@ use std::future::poll_fn;
 use bytes::{Bytes, BytesMut};
 
 use crate::body::Piece;
-use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version};
+use crate::http1::body::may_be_trailer;
+use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version, is_shadow};
 
 /// Takes a request's head off a stream. `ended`: END_STREAM came with it.
 pub fn request(parts: &http::request::Parts, ended: bool, head: &mut RequestHead) -> Result<(), Malformed> {
@@ -32,6 +33,8 @@ pub fn request(parts: &http::request::Parts, ended: bool, head: &mut RequestHead
             "host" if authority.is_some_and(|authority| authority == value.as_bytes()) => {}
             "te" => head.takes_trailers |= value.as_bytes() == b"trailers",
             "cookie" => {}
+            // As in HTTP/1: what a CGI-like reader would take for one of our names is not passed on.
+            name if is_shadow(name.as_bytes()) => {}
             name => head.fields.push(name.as_bytes(), value.as_bytes()),
         }
     }
@@ -59,7 +62,7 @@ fn body(fields: &Fields, ended: bool) -> Result<Body, Malformed> {
         .first("content-length")
         .map(|value| crate::message::parse_length(value).ok_or(Malformed::ContentLength));
     match (length.transpose()?, ended) {
-        (Some(length @ 1..), true) if length > 0 => Err(Malformed::ContentLength),
+        (Some(1..), true) => Err(Malformed::ContentLength),
         (Some(length), _) => Ok(Body::Exact(length)),
         (None, true) => Ok(Body::Empty),
         (None, false) => Ok(Body::Streamed),
@@ -71,13 +74,13 @@ pub fn response(head: &ResponseHead) -> Result<http::Response<()>, Malformed> {
     let mut response = http::Response::new(());
     *response.version_mut() = http::Version::HTTP_2;
     *response.status_mut() = http::StatusCode::from_u16(head.status).map_err(|_| Malformed::Status)?;
-    *response.headers_mut() = headers(&head.fields)?;
+    *response.headers_mut() = headers(head.fields.iter())?;
     Ok(response)
 }
 
-fn headers(fields: &Fields) -> Result<http::HeaderMap, Malformed> {
-    let mut headers = http::HeaderMap::with_capacity(fields.len());
-    for (name, value) in fields.iter() {
+fn headers<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Result<http::HeaderMap, Malformed> {
+    let mut headers = http::HeaderMap::with_capacity(lines.size_hint().1.unwrap_or_default());
+    for (name, value) in lines {
         let name = http::HeaderName::from_bytes(name).map_err(|_| Malformed::Name)?;
         let value = http::HeaderValue::from_bytes(value).map_err(|_| Malformed::Value)?;
         headers.try_append(name, value).map_err(|_| Malformed::Name)?;
@@ -131,7 +134,7 @@ impl Reader {
                     self.trailers = trailers.map(|trailers| {
                         trailers
                             .iter()
-                            .filter(|(name, _)| crate::http1::body::may_be_trailer(name.as_str().as_bytes()))
+                            .filter(|(name, _)| may_be_trailer(name.as_str().as_bytes()))
                             .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))
                             .collect()
                     });
@@ -190,7 +193,8 @@ impl Writer {
             return Ok(());
         }
         let headers =
-            trailers.and_then(|trailers| headers(trailers).ok()).filter(|headers| !headers.is_empty());
+            trailers.and_then(|trailers| headers(trailers.iter().filter(|(name, _)| may_be_trailer(name))).ok());
+        let headers = headers.filter(|headers| !headers.is_empty());
         if let Some(headers) = headers {
             self.flush().await?;
             return self.stream.send_trailers(headers);
@@ -206,6 +210,14 @@ impl Writer {
             if last {
                 return Ok(());
             }
+        }
+    }
+
+    /// Resolves when the peer has reset the stream, or the connection is over.
+    pub async fn gone(&mut self) -> h2::Error {
+        match poll_fn(|cx| self.stream.poll_reset(cx)).await {
+            Ok(reason) => reason.into(),
+            Err(error) => error,
         }
     }
 

@@ -87,6 +87,8 @@ struct Line {
 pub enum Malformed {
     #[error("the method is not a token")]
     Method,
+    #[error("CONNECT is not served: this is not a forward proxy")]
+    Connect,
     #[error("the request target holds a byte that no target may hold")]
     Target,
     #[error("a field name is not a token")]
@@ -154,6 +156,10 @@ impl RequestHead {
         if !is_token(&self.method) {
             return Err(Malformed::Method);
         }
+        // With a protocol it is RFC 8441's, and no tunnel to anywhere.
+        if self.is("CONNECT") && self.upgrade.is_empty() {
+            return Err(Malformed::Connect);
+        }
         if !is_target(&self.target) {
             return Err(Malformed::Target);
         }
@@ -198,6 +204,10 @@ impl ResponseHead {
     pub fn check(&self) -> Result<(), Malformed> {
         if !matches!(self.status, 100..=599) {
             return Err(Malformed::Status);
+        }
+        // These have no body whatever was asked (RFC 9112 §6.3): said with one, its bytes would be taken for the next response.
+        if matches!(self.status, 100..=199 | 204 | 304) && self.body != Body::Empty {
+            return Err(Malformed::ContentLength);
         }
         if !is_value(&self.reason) {
             return Err(Malformed::Value);
@@ -349,19 +359,26 @@ fn lossy(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-/// A plain decimal number: no sign, no white space, no list, at most 19 digits (RFC 9110 §8.6).
+/// A plain decimal number that every reader takes alike: no sign, no white space, no list, no leading zero that makes it
+/// octal to some, and not beyond what a signed 64-bit number holds (RFC 9110 §8.6).
 pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() || value.len() > 19 {
+    const MOST: u64 = i64::MAX as u64;
+    if value.is_empty() || value.len() > 19 || value.len() > 1 && value.starts_with(b"0") {
         return None;
     }
     value
         .iter()
         .try_fold(0u64, |sum, digit| digit.is_ascii_digit().then(|| sum * 10 + u64::from(digit - b'0')))
+        .filter(|length| *length <= MOST)
 }
 
 /// A token of RFC 9110 §5.6.2.
 pub fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|byte| TOKEN[*byte as usize])
+    !bytes.is_empty() && bytes.iter().all(|byte| is_token_byte(*byte))
+}
+
+pub(crate) fn is_token_byte(byte: u8) -> bool {
+    TOKEN[byte as usize]
 }
 
 /// A field value of RFC 9110 §5.5: visible bytes, obs-text, space and tab.
@@ -450,6 +467,34 @@ fn is_protected(name: &[u8]) -> bool {
             .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
+/// `Content_Length` and its kind: a name that we frame, route or vouch by, spelt with `_`.
+pub(crate) fn is_shadow(name: &[u8]) -> bool {
+    if !name.contains(&b'_') {
+        return false;
+    }
+    const WHOLE: [&[u8]; 9] = [
+        b"content-length",
+        b"transfer-encoding",
+        b"host",
+        b"connection",
+        b"upgrade",
+        b"forwarded",
+        b"x-real-ip",
+        b"proxy-connection",
+        b"keep-alive",
+    ];
+    const PREFIXES: [&[u8]; 2] = [b"x-forwarded-", b"culvert-"];
+    let same = |other: &[u8], name: &[u8]| {
+        other.len() == name.len()
+            && other
+                .iter()
+                .zip(name)
+                .all(|(ours, theirs)| theirs.eq_ignore_ascii_case(ours) || *ours == b'-' && *theirs == b'_')
+    };
+    WHOLE.iter().any(|other| same(other, name))
+        || PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| same(prefix, start)))
+}
+
 /// Whether a comma list holds a token, whatever its case (RFC 9110 §5.6.1).
 pub(crate) fn list_contains(list: &[u8], token: &[u8]) -> bool {
     list.split(|byte| *byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token))
@@ -529,9 +574,13 @@ mod tests {
     #[test]
     fn a_length_is_digits_and_nothing_else() {
         assert_eq!(parse_length(b"0"), Some(0));
-        assert_eq!(parse_length(b"9999999999999999999"), Some(9_999_999_999_999_999_999));
-        for bad in [&b""[..], b"+5", b"-5", b"5 ", b"0x5", b"0_5", b"5,5", b"5.0", b"18446744073709551621"] {
-            assert_eq!(parse_length(bad), None, "{bad:?}");
+        assert_eq!(parse_length(b"10"), Some(10));
+        assert_eq!(parse_length(b"9223372036854775807"), Some(9_223_372_036_854_775_807));
+        for bad in [
+            "", "+5", "-5", "5 ", " 5", "0x5", "0_5", "5,5", "5.0", "5 5", "\u{a0}5", "\u{665}", "00", "05",
+            "9223372036854775808", "9999999999999999999", "18446744073709551621", "00000000000000000005",
+        ] {
+            assert_eq!(parse_length(bad.as_bytes()), None, "{bad:?}");
         }
     }
 
@@ -550,6 +599,7 @@ mod tests {
             head.check()
         };
         assert_eq!(with(&|head| head.method = b"GET /x".to_vec()), Err(Malformed::Method));
+        assert_eq!(with(&|head| head.method = b"CONNECT".to_vec()), Err(Malformed::Connect));
         assert_eq!(with(&|head| head.target = b"/a b".to_vec()), Err(Malformed::Target));
         assert_eq!(with(&|head| head.target = b"/a\r\nx".to_vec()), Err(Malformed::Target));
         assert_eq!(with(&|head| head.fields.push(b"a b", b"")), Err(Malformed::Name));

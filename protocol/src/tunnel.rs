@@ -250,6 +250,14 @@ impl SendHalf {
             Writing::Yamux(send) => send.id(),
         }
     }
+
+    /// Resolves when the peer has stopped reading, or the tunnel is over: nobody waits for what would be sent.
+    pub async fn stopped(&self) {
+        match &self.0 {
+            Writing::Quic(send) => send.stopped().await,
+            Writing::Yamux(send) => poll_fn(|cx| send.poll_stopped(cx)).await,
+        }
+    }
 }
 
 impl AsyncRead for RecvHalf {

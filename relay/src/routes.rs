@@ -13,7 +13,7 @@ use culvert_protocol::message::RequestHead;
 
 /// `T` is what a match leads to.
 #[derive(Debug)]
-pub struct Routes<T> {
+pub(crate) struct Routes<T> {
     /// In order of precedence: the first that matches wins.
     claims: Vec<Route<T>>,
     /// A claim stands under the first of its conditions: header name in lower case, then value.
@@ -38,7 +38,7 @@ impl<T> Default for Routes<T> {
 
 impl<T> Routes<T> {
     /// Compiles claims: each with its place in the order of age, and what it leads to.
-    pub fn build(claims: impl IntoIterator<Item = (Matcher, u64, T)>) -> Self {
+    pub(crate) fn build(claims: impl IntoIterator<Item = (Matcher, u64, T)>) -> Self {
         let mut claims: Vec<_> = claims.into_iter().collect();
         claims.sort_by_key(|(matcher, age, _)| (std::cmp::Reverse(matcher.conditions().len()), *age));
         let mut routes = Self::default();
@@ -58,7 +58,7 @@ impl<T> Routes<T> {
     }
 
     /// What the request is claimed for, if it is.
-    pub fn pick(&self, request: &RequestHead) -> Option<&T> {
+    pub(crate) fn pick(&self, request: &RequestHead) -> Option<&T> {
         let mut best = self.all_traffic;
         if self.lengths != 0 {
             for (name, value) in request.fields.iter() {
@@ -77,7 +77,7 @@ impl<T> Routes<T> {
     }
 
     /// A claim looks at this field, so that nobody may make it disappear before it is matched.
-    pub fn steers(&self, name: &[u8]) -> bool {
+    pub(crate) fn steers(&self, name: &[u8]) -> bool {
         self.claims.iter().flat_map(|route| route.matcher.conditions()).any(|condition| match condition {
             Condition::Header { name: other, .. } => name.eq_ignore_ascii_case(other.as_str().as_bytes()),
         })

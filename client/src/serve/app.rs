@@ -52,8 +52,12 @@ pub(super) async fn serve(
             Some(connection) => connection,
             None => match timeout(CONNECT, origin.connect()).await {
                 Ok(Ok(connection)) => connection,
-                Ok(Err(cause)) => return Served::Unreachable(format!("connecting to {}: {cause}", origin.address())),
-                Err(_) => return Served::Unreachable(format!("connecting to {}: timed out", origin.address())),
+                Ok(Err(cause)) => {
+                    return Served::Unreachable(format!("connecting to {}: {cause}", origin.address()));
+                }
+                Err(_) => {
+                    return Served::Unreachable(format!("connecting to {}: timed out", origin.address()));
+                }
             },
         };
         match exchange(head, frames, answers, &mut connection, record).await {
@@ -89,11 +93,13 @@ async fn exchange(
 
     let up = async {
         if upgrades {
-            writer.flush().await.map_err(|cause| no_answer(cause.to_string()))?;
+            if let Err(cause) = writer.flush().await {
+                return no_answer(cause.to_string());
+            }
         } else {
             match copy(&mut Source::Tunnel(frames), &mut Sink::Http1(writer), IDLE).await {
                 Ok(_) => {}
-                Err(CopyError::Source(cut)) => return Err(cancelled(&cut)),
+                Err(CopyError::Source(cut)) => return cancelled(&cut),
                 // It reads no further; what it answers still counts (RFC 9112 §9.5).
                 Err(CopyError::Sink(_)) => taken.store(false, Relaxed),
             }
@@ -105,7 +111,13 @@ async fn exchange(
         let mut accepted = false;
         loop {
             while !reader.response(&head.method, response).map_err(|cause| no_answer(cause.to_string()))? {
-                let silence = if accepted { SILENCE } else if sent.load(Relaxed) { ACCEPT } else { Duration::ZERO };
+                let silence = if accepted {
+                    SILENCE
+                } else if sent.load(Relaxed) {
+                    ACCEPT
+                } else {
+                    Duration::ZERO
+                };
                 let filled = tokio::select! {
                     biased;
                     filled = timeout(silence, reader.fill()) => filled,
@@ -150,8 +162,8 @@ async fn exchange(
     };
     let done = tokio::select! {
         biased;
-        Err(failure) = up => Err(failure),
         done = down => done,
+        failure = up => Err(failure),
     };
     done?;
     if response.status == 101 {
@@ -160,8 +172,8 @@ async fn exchange(
         reader.upgrade();
         // Each half closes on its own; whoever cuts one short is seen by the other side as having done so.
         let _ = tokio::join!(
-            copy(&mut Source::Tunnel(frames), &mut Sink::Http1(writer), IDLE),
-            copy(&mut Source::Http1(reader), &mut Sink::Tunnel(answers), IDLE),
+            async { copy(&mut Source::Tunnel(frames), &mut Sink::Http1(writer), IDLE).await },
+            async { copy(&mut Source::Http1(reader), &mut Sink::Tunnel(answers), IDLE).await },
         );
         return Ok(false);
     }
@@ -179,7 +191,12 @@ async fn say(step: impl Future<Output = std::io::Result<()>>) -> Result<(), Fail
 const NO_ANSWER: &str = "app_no_answer";
 
 fn no_answer(cause: String) -> Failure {
-    Failure { label: NO_ANSWER, public: "the app closed the connection before it answered", cause, committed: false }
+    Failure {
+        label: NO_ANSWER,
+        public: "the app closed the connection before it answered",
+        cause,
+        committed: false,
+    }
 }
 
 fn bad_answer(cause: String) -> Failure {
@@ -187,7 +204,12 @@ fn bad_answer(cause: String) -> Failure {
 }
 
 fn cut_short(cause: String) -> Failure {
-    Failure { label: "app_cut", public: "the app stopped in the middle of its answer", cause, committed: true }
+    Failure {
+        label: "app_cut",
+        public: "the app stopped in the middle of its answer",
+        cause,
+        committed: true,
+    }
 }
 
 /// The relay takes no answer any more: the caller is gone, or the tunnel.
@@ -202,16 +224,18 @@ impl Failure {
         if self.committed {
             return;
         }
-        let body = format!(
-            "{{\"failure\":\"{}\",\"side\":\"app\",\"message\":\"{}\"}}\n",
-            self.label, self.public
-        );
+        let body =
+            format!("{{\"failure\":\"{}\",\"side\":\"app\",\"message\":\"{}\"}}\n", self.label, self.public);
         let mut fields = Fields::default();
         fields.push(b"content-type", b"application/json");
         fields.push(b"content-length", body.len().to_string().as_bytes());
         fields.push(b"culvert-failure", self.label.as_bytes());
-        let head =
-            ResponseHead { status: 502, fields, body: Body::Exact(body.len() as u64), ..ResponseHead::default() };
+        let head = ResponseHead {
+            status: 502,
+            fields,
+            body: Body::Exact(body.len() as u64),
+            ..ResponseHead::default()
+        };
         let said = async {
             answers.response(&head).map_err(std::io::Error::other)?;
             answers.data(body.as_bytes()).await?;

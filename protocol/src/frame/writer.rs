@@ -106,6 +106,10 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.sent == self.buffer.len()
     }
 
+    pub fn get_ref(&self) -> &W {
+        &self.io
+    }
+
     /// The half itself. What was not flushed is forgotten.
     pub fn into_inner(self) -> W {
         self.io

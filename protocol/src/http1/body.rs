@@ -1,7 +1,7 @@
 //! Bodies of HTTP/1: where one ends, and what of the bytes is it (RFC 9112 §6, §7). Pure.
 
 use super::{Limits, Refusal, head};
-use crate::message::{Fields, is_hop_by_hop};
+use crate::message::{Fields, is_hop_by_hop, is_shadow, is_token_byte};
 
 /// Takes a body out of the bytes that follow a head.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ struct Chunked {
     next: Expected,
     extensions: usize,
     limits: Limits,
+    /// Bytes of the trailer section that hold no end of it.
+    scanned: usize,
     trailers: Fields,
 }
 
@@ -56,6 +58,7 @@ impl Decoder {
             next: Expected::Size,
             extensions: 0,
             limits,
+            scanned: 0,
             trailers: Fields::default(),
         })))
     }
@@ -164,6 +167,8 @@ impl Chunked {
         }
         match rest.get(end..).unwrap_or_default() {
             [] | [b'\r'] => Ok(None),
+            // A `;` and no name, or `;;`: whoever wrote that may have meant anything.
+            [b'\r', b'\n', ..] if !names_extension(rest) => Err(Refusal::Chunk),
             [b'\r', b'\n', ..] => {
                 self.extensions += end;
                 Ok(Some((digits + end + 2, hexadecimal(size)?)))
@@ -179,7 +184,7 @@ impl Chunked {
             [b'\r', b'\n', ..] => return Ok(Some(2)),
             _ => {
                 let bounded = input.get(..self.limits.trailers).unwrap_or(input);
-                match head::whole_head(bounded, &mut 0).map_err(|_| Refusal::Trailers)? {
+                match head::whole_head(bounded, &mut self.scanned).map_err(|_| Refusal::Trailers)? {
                     Some(length) => length,
                     None if input.len() >= self.limits.trailers => return Err(Refusal::TrailersTooLarge),
                     None => return Ok(None),
@@ -227,10 +232,17 @@ pub fn may_be_trailer(name: &[u8]) -> bool {
     ];
     const PREFIXES: [&[u8]; 2] = [b"x-forwarded-", b"culvert-"];
     !is_hop_by_hop(name)
+        && !is_shadow(name)
         && !NEVER.iter().any(|other| name.eq_ignore_ascii_case(other))
         && !PREFIXES
             .iter()
             .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+}
+
+/// `";" BWS chunk-ext-name`: what follows the name is dropped unread (RFC 9112 §7.1.1).
+fn names_extension(line: &[u8]) -> bool {
+    let mut rest = line.iter().skip(1).skip_while(|byte| matches!(byte, b' ' | b'\t'));
+    rest.next().is_some_and(|byte| is_token_byte(*byte))
 }
 
 fn take(left: &mut u64, input: &[u8], skip: usize) -> Decoded {
@@ -274,7 +286,7 @@ pub enum LengthMismatch {
 }
 
 impl Encoder {
-    /// Accounts for `length` more bytes, and appends what stands before them.
+    /// Accounts for `length` more bytes, never none, and appends what stands before them.
     pub fn data(&mut self, length: usize, out: &mut Vec<u8>) -> Result<(), LengthMismatch> {
         match self {
             Self::Empty => return Err(LengthMismatch::TooLong),
@@ -304,17 +316,20 @@ impl Encoder {
         if matches!(self, Self::Chunked) { b"\r\n" } else { b"" }
     }
 
-    /// Appends what ends the body. Trailers are said where the framing has a place for them.
+    /// Appends what ends the body, once. Trailers are said where the framing has a place for them, and only those that
+    /// may be: they can have come over a tunnel.
     pub fn end(&mut self, trailers: Option<&Fields>, out: &mut Vec<u8>) -> Result<(), LengthMismatch> {
         match self {
             Self::Empty | Self::Exact(0) | Self::UntilClose | Self::Raw => Ok(()),
             Self::Exact(_) => Err(LengthMismatch::TooShort),
             Self::Chunked => {
                 out.extend_from_slice(b"0\r\n");
-                for (name, value) in trailers.into_iter().flat_map(Fields::iter) {
+                let trailers = trailers.into_iter().flat_map(Fields::iter);
+                for (name, value) in trailers.filter(|(name, _)| may_be_trailer(name)) {
                     head::encode_field(name, value, out);
                 }
                 out.extend_from_slice(b"\r\n");
+                *self = Self::Empty;
                 Ok(())
             }
         }

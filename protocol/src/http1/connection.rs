@@ -72,16 +72,27 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// The next request's head, if it is here whole. `Ok(false)`: [`fill`](Self::fill) first.
     /// The previous message's body must have been read to its end.
     pub fn request(&mut self, head: &mut RequestHead) -> Result<bool, ReadError> {
+        self.take_back();
         // One who ends the previous message with an extra empty line is forgiven (RFC 9112 §2.2).
-        while self.scanned == 0 && self.buffer.starts_with(b"\r\n") {
+        while self.buffer.starts_with(b"\r\n") {
             self.buffer.advance(2);
+            self.scanned = 0;
         }
-        self.head(|input, limits| head::parse_request(input, limits, head))
+        self.head(|input, limits| head::parse_request(input, limits, head)).map_err(|error| match error {
+            ReadError::Refused(Refusal::HeadTooLarge) => self.oversized().into(),
+            error => error,
+        })
     }
 
     /// The next response's head, if it is here whole. `method` is the request's that it answers.
     pub fn response(&mut self, method: &[u8], head: &mut ResponseHead) -> Result<bool, ReadError> {
+        self.take_back();
         self.head(|input, limits| head::parse_response(input, limits, method, head))
+    }
+
+    /// Drops what was handed out. Before anything else is looked at: body bytes must never be taken for a head.
+    fn take_back(&mut self) {
+        self.buffer.advance(std::mem::take(&mut self.lent));
     }
 
     fn head(
@@ -92,7 +103,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         let whole = head::whole_head(bounded, &mut self.scanned)?;
         let Some(end) = whole else {
             return if self.buffer.len() >= self.limits.head {
-                Err(self.oversized().into())
+                Err(Refusal::HeadTooLarge.into())
             } else if self.eof {
                 Err(ReadError::Cut)
             } else {
@@ -106,7 +117,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Ok(true)
     }
 
-    /// Which limit an endless head has passed: its first line says.
+    /// Which limit an endless request head has passed: its first line says.
     fn oversized(&self) -> Refusal {
         match memchr::memchr(b'\n', &self.buffer) {
             Some(_) => Refusal::HeadTooLarge,
@@ -120,7 +131,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// The next piece of the body, if one is here. `Ok(None)`: [`fill`](Self::fill) first.
     pub fn piece(&mut self) -> Result<Option<Piece<'_>>, ReadError> {
         use super::body::Decoded;
-        self.buffer.advance(std::mem::take(&mut self.lent));
+        self.take_back();
         match self.body.decode(&self.buffer)? {
             Decoded::Data { skip, length } => {
                 self.buffer.advance(skip);
@@ -166,7 +177,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 
     /// Waits for more bytes: one read. Returns how many came; none: the peer has finished its half.
     pub async fn fill(&mut self) -> io::Result<usize> {
-        self.buffer.advance(std::mem::take(&mut self.lent));
+        self.take_back();
         self.buffer.reserve(self.stride);
         let room = self.buffer.capacity() - self.buffer.len();
         let read = self.io.read_buf(&mut self.buffer).await?;
@@ -257,6 +268,10 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     pub async fn data(&mut self, data: &[u8]) -> Result<(), WriteError> {
+        // An empty chunk would be the last one.
+        if data.is_empty() {
+            return Ok(());
+        }
         self.framing.data(data.len(), &mut self.buffer)?;
         let after = self.framing.after_data();
         if self.buffer.len() + data.len() <= COALESCE {

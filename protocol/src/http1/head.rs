@@ -4,12 +4,14 @@ use std::mem::MaybeUninit;
 
 use super::{Decoder, Encoder, Limits, Refusal};
 use crate::message::{
-    Body, Fields, RequestHead, ResponseHead, Version, is_hop_by_hop, is_host, is_target, list_contains,
-    parse_length,
+    Body, Fields, RequestHead, ResponseHead, Version, is_hop_by_hop, is_host, is_shadow, is_target,
+    list_contains, parse_length,
 };
 
 /// The hard bound of field lines, whatever [`Limits::fields`] says: their places are kept on the stack.
 pub const MOST_FIELDS: usize = 128;
+/// All that `Connection` may name: each name is held against each field, and nobody means more than a few.
+const MOST_NOMINATED: usize = 1024;
 
 /// Parses a request's head from the start of `input` into `head`, which is overwritten.
 ///
@@ -25,6 +27,7 @@ pub fn parse_request(
     let length = match request.parse_with_uninit_headers(input, &mut places) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Err(Refusal::RequestLine),
+        Err(httparse::Error::Version) if !is_version_line(input) => return Err(Refusal::RequestLine),
         Err(error) => return Err(refusal(error, Refusal::RequestLine)),
     };
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
@@ -57,7 +60,7 @@ pub fn parse_request(
     let has_body = !matches!(head.body, Body::Empty | Body::Exact(0));
     head.expects_continue = has_body
         && head.version == Version::Http11
-        && head.fields.first("expect").is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+        && head.fields.all("expect").any(|value| value.eq_ignore_ascii_case(b"100-continue"));
     // An upgrade with a body has two readings of where the new protocol begins, and `h2c` would move the
     // connection past our own parser (CVE-2022-41721): both are served as the plain requests they also are.
     if head.version == Version::Http11
@@ -81,6 +84,10 @@ pub fn parse_response(
     head: &mut ResponseHead,
 ) -> Result<(usize, Decoder), Refusal> {
     head.clear();
+    // The tokeniser would skip empty lines. In front of a response they are bytes that the one before did not announce.
+    if input.starts_with(b"\r") {
+        return Err(Refusal::StatusLine);
+    }
     let mut places = [MaybeUninit::uninit(); MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -182,7 +189,7 @@ fn take_fields(
             return Err(Refusal::FieldTooLarge);
         }
         // A name that becomes one of ours once `_` is read as `-`, as CGI does, is a second way to say it.
-        if name.contains(&b'_') && is_shadow(name) {
+        if is_shadow(name) {
             continue;
         }
         if name.eq_ignore_ascii_case(b"content-length") {
@@ -221,6 +228,9 @@ impl Connection {
                 } else if !token.is_empty() && !is_hop_by_hop(token) {
                     self.nominated.extend_from_slice(token);
                     self.nominated.push(b',');
+                    if self.nominated.len() > MOST_NOMINATED {
+                        return Err(Refusal::FieldTooLarge);
+                    }
                 }
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
@@ -259,7 +269,7 @@ fn take_target(target: &[u8], head: &mut RequestHead) -> Result<(), Refusal> {
         let rest = strip_scheme(target).ok_or(Refusal::Target)?;
         let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
-        if !authority.eq_ignore_ascii_case(host) {
+        if authority.is_empty() || !authority.eq_ignore_ascii_case(host) {
             return Err(Refusal::HostMismatch);
         }
         match path.first() {
@@ -279,29 +289,16 @@ fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
         .and_then(|scheme| target.get(scheme.len()..))
 }
 
-/// `Content_Length` and its kind: a name that we frame, route or vouch by, spelt with `_`.
-fn is_shadow(name: &[u8]) -> bool {
-    const WHOLE: [&[u8]; 9] = [
-        b"content-length",
-        b"transfer-encoding",
-        b"host",
-        b"connection",
-        b"upgrade",
-        b"forwarded",
-        b"x-real-ip",
-        b"proxy-connection",
-        b"keep-alive",
-    ];
-    const PREFIXES: [&[u8]; 2] = [b"x-forwarded-", b"culvert-"];
-    let same = |other: &[u8], name: &[u8]| {
-        other.len() == name.len()
-            && other
-                .iter()
-                .zip(name)
-                .all(|(ours, theirs)| theirs.eq_ignore_ascii_case(ours) || *ours == b'-' && *theirs == b'_')
-    };
-    WHOLE.iter().any(|other| same(other, name))
-        || PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| same(prefix, start)))
+/// The first line has the shape of a request's, so that its version is one, only not ours.
+fn is_version_line(input: &[u8]) -> bool {
+    let end = memchr::memchr(b'\r', input).unwrap_or(input.len());
+    let mut parts = input.get(..end).unwrap_or_default().split(|byte| *byte == b' ').skip(2);
+    match (parts.next(), parts.next()) {
+        (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) => {
+            major.is_ascii_digit() && minor.is_ascii_digit()
+        }
+        _ => false,
+    }
 }
 
 fn refusal(error: httparse::Error, start_line: Refusal) -> Refusal {
@@ -374,7 +371,8 @@ pub fn encode_response(head: &ResponseHead, reply: Reply, out: &mut Vec<u8>) -> 
         out.extend_from_slice(&head.reason);
     }
     out.extend_from_slice(b"\r\n");
-    let bodiless = reply.to_head || matches!(head.status, 100..=199 | 204 | 304);
+    let silent = matches!(head.status, 100..=199 | 204);
+    let bodiless = reply.to_head || silent || head.status == 304;
     let framing = match head.body {
         _ if bodiless => Encoder::Empty,
         Body::Empty => Encoder::Exact(0),
@@ -382,7 +380,7 @@ pub fn encode_response(head: &ResponseHead, reply: Reply, out: &mut Vec<u8>) -> 
         Body::Streamed if reply.version == Version::Http10 => Encoder::UntilClose,
         Body::Streamed => Encoder::Chunked,
     };
-    encode_fields(&head.fields, framing, bodiless, out);
+    encode_fields(&head.fields, framing, bodiless && !silent, out);
     let keep_alive = reply.keep_alive && reply.version == Version::Http11 && framing != Encoder::UntilClose;
     if head.status == 101 {
         out.extend_from_slice(b"connection: upgrade\r\n");
@@ -395,12 +393,16 @@ pub fn encode_response(head: &ResponseHead, reply: Reply, out: &mut Vec<u8>) -> 
 }
 
 /// Says the fields, and exactly one framing: a length that stands among them only where it is the framing, or where
-/// no body follows (`tells`).
+/// no body follows and it may be told nevertheless (`tells`).
 fn encode_fields(fields: &Fields, framing: Encoder, tells: bool, out: &mut Vec<u8>) {
     let mut told = false;
     for (name, value) in fields.iter() {
         if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
-            if told || !(tells || matches!(framing, Encoder::Exact(_))) {
+            let holds = match framing {
+                Encoder::Exact(length) => parse_length(value) == Some(length),
+                Encoder::Empty | Encoder::Chunked | Encoder::UntilClose | Encoder::Raw => tells,
+            };
+            if told || !holds {
                 continue;
             }
             told = true;

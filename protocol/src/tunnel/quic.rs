@@ -287,6 +287,14 @@ impl Writer {
         Poll::Ready(Ok(()))
     }
 
+    /// Resolves when the peer reads no more, or the tunnel is over.
+    pub(super) async fn stopped(&self) {
+        // Ok(None): the peer has it all. That is no stop, and nothing more will come of it.
+        if let Ok(None) = self.stream.stopped().await {
+            std::future::pending().await
+        }
+    }
+
     fn error(&self, error: WriteError) -> StreamError {
         match error {
             WriteError::ConnectionLost(error) => self.held.shared.closed(error).into(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use culvert_protocol::http1::{Reply, encode_response};
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{http1, http2};
+use crate::failure::Failure;
 use crate::service::Service;
 
 /// What HTTP/2 connections begin with (RFC 9113 §3.4).
@@ -57,7 +59,7 @@ pub(crate) async fn serve(
                         }
                     });
                 }
-                None => door.service.metrics.rejected("too_many_callers"),
+                None => turn_away(&stream, &door.service),
             },
             // Out of files, most likely: what is under way goes on, and trying again at once would only burn the core.
             Err(cause) => {
@@ -70,6 +72,18 @@ pub(crate) async fn serve(
     drop(listener);
     tasks.close();
     tasks.wait().await;
+}
+
+/// Says why, if the caller's buffer takes it at once, and hangs up.
+fn turn_away(stream: &TcpStream, service: &Service) {
+    let failure = Failure::TooManyCallers;
+    service.metrics.rejected(failure.label());
+    let (head, body) = failure.render();
+    let mut answer = Vec::new();
+    encode_response(&head, Reply::default(), &mut answer);
+    answer.extend_from_slice(&body);
+    // A new connection's buffer is empty; a caller that is already gone needs no answer.
+    let _ = stream.try_write(&answer);
 }
 
 async fn connection(mut stream: TcpStream, peer: SocketAddr, door: &Door) {

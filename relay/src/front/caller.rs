@@ -1,5 +1,7 @@
 //! The caller's side of one exchange, whichever version of HTTP it speaks: a body to take, and a place to answer.
 
+use std::future::poll_fn;
+
 use bytes::Bytes;
 use culvert_protocol::body::{Cut, Idle, Piece, Sink, Source};
 use culvert_protocol::http1::{self, ReadError, Reply};
@@ -181,6 +183,15 @@ impl Answer<'_> {
                 Ok(response) => Ok(respond.send_informational(response)?),
                 Err(_) => Err(Cut::Misplaced),
             },
+        }
+    }
+
+    /// Resolves when the caller takes no answer any more, where that can be heard on this side.
+    pub(crate) async fn gone(&mut self) {
+        match self {
+            Self::Http1 { .. } => std::future::pending().await,
+            Self::Http2 { body: Some(body), .. } => _ = body.gone().await,
+            Self::Http2 { respond, body: None, .. } => _ = poll_fn(|cx| respond.poll_reset(cx)).await,
         }
     }
 

@@ -100,8 +100,9 @@ pub(crate) async fn carry(
         loop {
             let said = match first.take() {
                 Some(said) => said,
-                None => match timer.within(backend.patience, answers.next(response)).await {
-                    Ok(said) => said.map_err(|cut| no_answer(behind, cut))?,
+                None => match timer.within(backend.patience, heard(answers.next(response), answer.gone())).await {
+                    Ok(None) => return Err(Failure::CallerGone),
+                    Ok(Some(said)) => said.map_err(|cut| no_answer(behind, cut))?,
                     Err(_) if sent.load(Relaxed) => return Err(Failure::AnswerTimeout(behind)),
                     Err(_) => continue,
                 },
@@ -149,6 +150,15 @@ pub(crate) async fn carry(
         return Ok(Carried { whole: false });
     }
     Ok(Carried { whole: taken.load(Relaxed) && sent.load(Relaxed) && response.keep_alive })
+}
+
+/// What `step` comes to, unless the caller is gone before.
+async fn heard<T>(step: impl Future<Output = T>, gone: impl Future<Output = ()>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = step => Some(done),
+        () = gone => None,
+    }
 }
 
 /// After a 101: bytes both ways, each half closed on its own.

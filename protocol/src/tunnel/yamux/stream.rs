@@ -79,6 +79,7 @@ impl Shared {
 
     pub(super) fn peer_reset(&self) {
         self.reset.store(true, Ordering::Release);
+        self.wake();
     }
 
     pub(super) fn peer_cut(&self) {
@@ -286,6 +287,16 @@ impl Writer {
             shared.finished.store(true, Ordering::Release);
             Poll::Ready(Ok(()))
         })
+    }
+
+    /// Ready when the peer reads no more, or the tunnel is over.
+    pub(in crate::tunnel) fn poll_stopped(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let shared = &self.shared;
+        shared.writer.register(cx.waker());
+        let over = shared.stopped.load(Ordering::Acquire)
+            || shared.reset.load(Ordering::Acquire)
+            || shared.tunnel.end.get().is_some();
+        if over { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn poll_with<R>(
