@@ -40,21 +40,25 @@ pub struct Case {
     pub connections: usize,
 }
 
-/// The bodies of [`crate::nginx::BODIES`], as the figures name them.
+/// What [`crate::upstream`] serves, as the figures name it.
 pub const CASES: [Case; 3] = [
     Case { name: "200 B", path: "/small", connections: 64 },
     Case { name: "10 KB", path: "/medium", connections: 64 },
     Case { name: "1 MB", path: "/large", connections: 16 },
 ];
 
+/// What was measured, on what.
 #[derive(Debug, Serialize)]
 pub struct Report {
     pub scenario: &'static str,
     pub processors: usize,
+    /// The measured processes had a processor of their own.
     pub pinned: bool,
-    /// What the others are compared with, and its version.
-    pub baseline: Option<String>,
-    pub missing: Vec<String>,
+    /// Which target the others are compared with, and its version if it is not ours. None: it is not installed.
+    pub baseline: &'static str,
+    pub baseline_version: Option<String>,
+    /// Which server answers.
+    pub upstream: &'static str,
     pub rows: Vec<Row>,
 }
 
@@ -112,20 +116,55 @@ fn cpu_of(target: &Target<'_>) -> anyhow::Result<Duration> {
     target.processes.iter().map(|process| process.cpu()).sum()
 }
 
-impl Report {
-    pub fn new(scenario: &'static str, rows: Vec<Row>) -> Self {
-        Self {
-            scenario,
-            processors: std::thread::available_parallelism().map_or(1, usize::from),
-            pinned: pinned::possible(),
-            baseline: None,
-            missing: Vec::new(),
-            rows,
-        }
+impl<'a> Target<'a> {
+    pub fn new(name: &str, address: SocketAddr, processes: &[&'a Process]) -> Self {
+        Self { name: name.to_owned(), address, fields: Vec::new(), processes: processes.to_vec() }
     }
 
-    /// For people: medians, and for each case how they compare with `baseline`.
-    pub fn table(&self, baseline: &str) -> String {
+    #[must_use]
+    pub fn with_field(mut self, field: &'a str) -> Self {
+        self.fields.push(field);
+        self
+    }
+}
+
+impl Report {
+    pub fn new(
+        scenario: &'static str,
+        baseline: &'static str,
+        baseline_version: Option<String>,
+        upstream: &'static str,
+        rows: Vec<Row>,
+    ) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let pinned = pinned::possible();
+        Self { scenario, processors, pinned, baseline, baseline_version, upstream, rows }
+    }
+
+    /// What a reader must know before believing the figures.
+    pub fn remarks(&self) -> String {
+        let mut remarks = format!("{} processors, upstream: {}", self.processors, self.upstream);
+        if let Some(version) = &self.baseline_version {
+            remarks.push_str(", ");
+            remarks.push_str(version);
+        }
+        if !self.pinned {
+            remarks.push_str(
+                "\nnot pinned: the measured processes share their processors with the load (needs taskset and two processors)",
+            );
+        }
+        if !self.rows.iter().any(|row| row.target == self.baseline) {
+            remarks.push_str(&format!(
+                "\nmissing: {0}, so that there is nothing to compare with: apt-get install {0}",
+                self.baseline
+            ));
+        }
+        remarks
+    }
+
+    /// For people: medians, and for each case how they compare with the baseline.
+    pub fn table(&self) -> String {
+        let baseline = self.baseline;
         let versus = format!("vs {baseline}");
         let heading = [
             "body",

@@ -7,11 +7,18 @@ pub mod caller;
 pub mod message;
 pub mod origin;
 
+pub mod demo;
+pub mod world;
+
 pub mod binaries;
 pub mod process;
+pub mod stack;
+
+pub mod scenario;
 
 pub mod bench;
 pub mod figures;
 pub mod load;
 pub mod nginx;
 pub mod pinned;
+pub mod upstream;

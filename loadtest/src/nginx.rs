@@ -14,9 +14,6 @@ use tokio::time::{Instant, sleep};
 use crate::pinned;
 use crate::process::Process;
 
-/// The bodies that the upstream serves: name, and length in bytes.
-pub const BODIES: [(&str, usize); 3] = [("small", 200), ("medium", 10 * 1024), ("large", 1024 * 1024)];
-
 const STARTS: Duration = Duration::from_secs(10);
 
 /// Its version line, or None where there is no nginx.
@@ -25,15 +22,14 @@ pub async fn version() -> Option<String> {
     Some(String::from_utf8_lossy(&said.stderr).trim().trim_start_matches("nginx version: ").to_owned())
 }
 
-/// Serves `/small`, `/medium` and `/large`.
-pub async fn upstream(directory: &Path, cpu: usize) -> anyhow::Result<(Process, SocketAddr)> {
-    let root = directory.join("www");
-    fs::create_dir_all(&root)?;
-    for (name, length) in BODIES {
-        fs::write(root.join(name), vec![b'a'; length])?;
-    }
+/// Serves the files in `root`, and `small`'s text from memory.
+pub async fn upstream(
+    directory: &Path,
+    root: &Path,
+    small: &str,
+    cpu: usize,
+) -> anyhow::Result<(Process, SocketAddr)> {
     let address = free_port().await?;
-    let small = "a".repeat(BODIES[0].1);
     let server = format!(
         "open_file_cache max=16;\n server {{ listen {address} backlog=4096;\n  location = /small {{ return 200 \"{small}\"; }}\n  \
          location / {{ root {root}; }} }}",

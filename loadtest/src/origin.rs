@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::message::{self, Kind, Message};
 
+/// So many requests are kept; later ones are only counted. More than any test looks at, less than a measurement sends.
+const KEPT: usize = 10_000;
+
 /// How long a test waits for a request that must come.
 const ARRIVES: Duration = Duration::from_secs(20);
 
@@ -86,7 +89,7 @@ impl Origin {
         format!("http://{}", self.address)
     }
 
-    /// Every whole request so far, in order of their ends.
+    /// The first whole requests so far, in order of their ends.
     pub fn requests(&self) -> Vec<Message> {
         self.record.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -150,7 +153,7 @@ async fn converse(mut stream: TcpStream, record: &Record) -> io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = message::read(&mut stream, &mut buffer, Kind::Request).await? {
         let answer = (record.script)(&request);
-        record.requests.lock().unwrap_or_else(PoisonError::into_inner).push(request);
+        record.keep(request);
         record.count.send_modify(|count| *count += 1);
         if let Some(gate) = &answer.gate {
             gate.cancelled().await;
@@ -161,6 +164,15 @@ async fn converse(mut stream: TcpStream, record: &Record) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+impl Record {
+    fn keep(&self, request: Message) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.len() < KEPT {
+            requests.push(request);
+        }
+    }
 }
 
 impl fmt::Debug for Record {
