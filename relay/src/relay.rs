@@ -168,6 +168,11 @@ impl Relay {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn port(&self) -> Arc<Port> {
+        Arc::clone(&self.port)
+    }
+
     /// Serves until `stop`, then stops in order: whoever calls is told first not to, and what is under way is the last to
     /// go. Returns when nothing of the relay runs any more.
     pub async fn run(self, stop: CancellationToken) -> Drained {

@@ -19,11 +19,18 @@ const FAILED_JOINS: u32 = 5;
 /// Addresses that are remembered. When there are more within a minute, nothing is logged for the rest, and their tries
 /// are not counted: a token's secret cannot be guessed, counting only keeps the noise down.
 const ADDRESSES: usize = 4_096;
+const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Strangers {
     seats: Arc<Semaphore>,
-    seen: Mutex<HashMap<IpAddr, Seen>>,
+    seen: Mutex<Addresses>,
+}
+
+#[derive(Debug)]
+struct Addresses {
+    of: HashMap<IpAddr, Seen>,
+    swept: Instant,
 }
 
 /// A handshake's place; given back when it is dropped.
@@ -49,7 +56,10 @@ pub(super) enum Room {
 
 impl Default for Strangers {
     fn default() -> Self {
-        Self { seats: Arc::new(Semaphore::new(AT_ONCE)), seen: Mutex::default() }
+        Self {
+            seats: Arc::new(Semaphore::new(AT_ONCE)),
+            seen: Mutex::new(Addresses { of: HashMap::new(), swept: Instant::now() }),
+        }
     }
 }
 
@@ -81,18 +91,22 @@ impl Strangers {
     }
 
     fn with<T>(&self, address: IpAddr, change: impl FnOnce(&mut Seen) -> T) -> Option<T> {
-        let mut all = self.seen.lock();
         let now = Instant::now();
-        let fresh = Seen { since: now, logged: false, failed_joins: 0 };
-        if !all.contains_key(&address) && all.len() >= ADDRESSES {
-            all.retain(|_, seen| now.duration_since(seen.since) < MINUTE);
-            if all.len() >= ADDRESSES {
+        let Addresses { of, swept } = &mut *self.seen.lock();
+        if of.len() >= ADDRESSES && !of.contains_key(&address) {
+            // A flood of addresses is not to cost a sweep each.
+            if now.duration_since(*swept) >= SWEEP {
+                *swept = now;
+                of.retain(|_, seen| now.duration_since(seen.since) < MINUTE);
+            }
+            if of.len() >= ADDRESSES {
                 return None;
             }
         }
-        let seen = all.entry(address).or_insert_with(|| Seen { ..fresh });
+        let fresh = || Seen { since: now, logged: false, failed_joins: 0 };
+        let seen = of.entry(address).or_insert_with(fresh);
         if now.duration_since(seen.since) >= MINUTE {
-            *seen = Seen { since: now, logged: false, failed_joins: 0 };
+            *seen = fresh();
         }
         Some(change(seen))
     }
@@ -129,7 +143,7 @@ mod tests {
         for address in 0..100_000_u32 {
             strangers.may_log(IpAddr::from(address.to_be_bytes()));
         }
-        assert_eq!(strangers.seen.lock().len(), ADDRESSES);
+        assert_eq!(strangers.seen.lock().of.len(), ADDRESSES);
         assert!(strangers.may_join(IpAddr::from([255, 0, 0, 1])), "an honest newcomer still gets in");
     }
 
