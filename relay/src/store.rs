@@ -5,7 +5,7 @@
 //! decides who may do what, and nothing on a request's path comes here.
 //!
 //! `token create` runs as another process than `serve`, on the same file: neither holds a transaction across anything
-//! slow, and both wait for each other ([`BUSY`]).
+//! slow, and both wait for each other.
 
 mod schema;
 mod tokens;
