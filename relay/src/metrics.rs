@@ -169,6 +169,7 @@ mod tests {
             r#"culvert_request_bytes_total{service="orders"} 30"#,
             r#"culvert_response_bytes_total{service="orders"} 300"#,
             r#"culvert_request_seconds_bucket{le="0.005",service="orders",destination="tunnel"} 1"#,
+            r#"culvert_request_seconds_bucket{le="+Inf",service="orders",destination="tunnel"} 1"#,
             r#"culvert_request_seconds_count{service="orders",destination="upstream"} 1"#,
             r#"culvert_callers{service="orders"} 1"#,
             r#"culvert_joins_total{outcome="denied"} 1"#,

@@ -53,7 +53,7 @@ impl EncodeMetric for Latency {
             .zip(&self.0.within)
             .map(|(bound, count)| (bound.as_secs_f64(), count.load(Ordering::Relaxed)))
             .collect();
-        buckets.push((f64::MAX, self.0.beyond.load(Ordering::Relaxed)));
+        buckets.push((f64::INFINITY, self.0.beyond.load(Ordering::Relaxed)));
         let count = buckets.iter().map(|(_, count)| count).sum();
         let sum = Duration::from_nanos(self.0.nanoseconds.load(Ordering::Relaxed)).as_secs_f64();
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
