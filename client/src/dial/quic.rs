@@ -1,0 +1,103 @@
+//! The first rung: QUIC. One endpoint, and so one UDP socket, for each attempt: it goes with it.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use culvert_certs::tls::HandshakeFailure;
+use culvert_protocol::tunnel::{Side, Tunnel, quic_transport};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ConnectionError, Endpoint, EndpointConfig, TransportErrorCode};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{SetupError, Why};
+
+/// A burst of 100 Mbit/s over 100 ms with room to spare. The system may grant less, and then that is what there is.
+const UDP_BUFFER: usize = 4 << 20;
+
+#[derive(Debug)]
+pub(super) struct Rung {
+    config: quinn::ClientConfig,
+}
+
+/// What a QUIC tunnel runs on.
+#[derive(Debug)]
+pub(super) struct Carrier {
+    endpoint: Endpoint,
+    /// Knows, as the tunnel does not, in which words the relay's end of the handshake refused us.
+    connection: quinn::Connection,
+}
+
+impl Rung {
+    pub(super) fn new(tls: rustls::ClientConfig) -> Result<Self, SetupError> {
+        let crypto = QuicClientConfig::try_from(tls)
+            .map_err(|_| SetupError::Quic("the TLS configuration lacks the cipher that QUIC begins with"))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(quic_transport(Side::Dialer)));
+        Ok(Self { config })
+    }
+
+    pub(super) async fn connect(&self, relay: SocketAddr, host: &str) -> Result<(Tunnel, Carrier), Why> {
+        let socket = socket(relay).map_err(Why::Io)?;
+        let runtime = quinn::default_runtime().ok_or_else(|| Why::Io(io::ErrorKind::Unsupported.into()))?;
+        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(Why::Io)?;
+        let connecting = endpoint
+            .connect_with(self.config.clone(), relay, host)
+            .map_err(|error| Why::Quic(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| why(&error))?;
+        Ok((Tunnel::quic(connection.clone()), Carrier { endpoint, connection }))
+    }
+}
+
+impl Carrier {
+    pub(super) fn refusal(&self) -> Option<HandshakeFailure> {
+        match self.connection.close_reason()? {
+            ConnectionError::ConnectionClosed(close) => {
+                alert(close.error_code).map(HandshakeFailure::of_peer_alert)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns once the close has been sent.
+    pub(super) async fn gone(self) {
+        drop(self.connection);
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// On any port, of the family that the relay's address has.
+fn socket(relay: SocketAddr) -> io::Result<UdpSocket> {
+    let local: SocketAddr = match relay {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    for granted in [socket.set_recv_buffer_size(UDP_BUFFER), socket.set_send_buffer_size(UDP_BUFFER)] {
+        if let Err(error) = granted {
+            tracing::debug!(%error, "the system does not grant larger UDP buffers");
+        }
+    }
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}
+
+fn why(error: &ConnectionError) -> Why {
+    let failure = match error {
+        ConnectionError::TransportError(error) => alert(error.code).map(HandshakeFailure::of_own_alert),
+        ConnectionError::ConnectionClosed(close) => {
+            alert(close.error_code).map(HandshakeFailure::of_peer_alert)
+        }
+        ConnectionError::TimedOut => return Why::Silent,
+        _ => None,
+    };
+    match failure {
+        Some(HandshakeFailure::Other) | None => Why::Quic(error.to_string()),
+        Some(failure) => Why::Handshake(failure),
+    }
+}
+
+/// The TLS alert inside a CRYPTO_ERROR (RFC 9001 §4.8): 0x100 and the alert.
+fn alert(code: TransportErrorCode) -> Option<u8> {
+    u8::try_from(u64::from(code).checked_sub(0x100)?).ok()
+}
