@@ -107,17 +107,19 @@ async fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut running = std::pin::pin!(relay.run(stop.clone()));
     loop {
-        let drained = tokio::select! {
-            drained = &mut running => drained,
-            _ = interrupted.recv() => Drained::Cut,
-            _ = terminated.recv() => Drained::Cut,
-        };
-        match drained {
-            Drained::Failed => anyhow::bail!("a part of the relay failed, see above"),
-            // A second signal: whoever sends it has no patience left for what is under way.
-            _ if stop.is_cancelled() => return Ok(()),
-            _ => stop.cancel(),
+        tokio::select! {
+            drained = &mut running => return match drained {
+                Drained::Whole | Drained::Cut => Ok(()),
+                Drained::Failed => Err(anyhow::anyhow!("a part of the relay failed, see above")),
+            },
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
         }
+        if stop.is_cancelled() {
+            // The second signal: whoever sends it has no patience left for what is under way.
+            return Ok(());
+        }
+        stop.cancel();
     }
 }
 
