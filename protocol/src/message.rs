@@ -502,9 +502,9 @@ pub(crate) fn list_contains(list: &[u8], token: &[u8]) -> bool {
 
 const TOKEN: [bool; 256] = {
     let mut table = [false; 256];
-    let mut byte = 0;
+    let mut byte = 0u8;
     while byte < 128 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        table[byte as usize] = byte.is_ascii_alphanumeric();
         byte += 1;
     }
     let others = b"!#$%&'*+-.^_`|~";
@@ -577,8 +577,24 @@ mod tests {
         assert_eq!(parse_length(b"10"), Some(10));
         assert_eq!(parse_length(b"9223372036854775807"), Some(9_223_372_036_854_775_807));
         for bad in [
-            "", "+5", "-5", "5 ", " 5", "0x5", "0_5", "5,5", "5.0", "5 5", "\u{a0}5", "\u{665}", "00", "05",
-            "9223372036854775808", "9999999999999999999", "18446744073709551621", "00000000000000000005",
+            "",
+            "+5",
+            "-5",
+            "5 ",
+            " 5",
+            "0x5",
+            "0_5",
+            "5,5",
+            "5.0",
+            "5 5",
+            "\u{a0}5",
+            "\u{665}",
+            "00",
+            "05",
+            "9223372036854775808",
+            "9999999999999999999",
+            "18446744073709551621",
+            "00000000000000000005",
         ] {
             assert_eq!(parse_length(bad.as_bytes()), None, "{bad:?}");
         }

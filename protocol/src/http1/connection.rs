@@ -329,3 +329,6 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

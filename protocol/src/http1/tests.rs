@@ -6,7 +6,6 @@ mod limits;
 mod properties;
 mod requests;
 mod responses;
-mod streams;
 mod strict;
 
 use std::pin::Pin;

@@ -3,9 +3,9 @@
 use super::*;
 use Expected::{Cut, Passes, Refused};
 use Refusal::{
-    BareNewline, Chunk, ChunkExtensions, Coding, CodingInHttp10, Connect, ContentLength, Field, FieldTooLarge, HeadTooLarge,
-    Host, HostMismatch, LengthAndCoding, RepeatedLength, RequestLine, Target, TargetTooLong, TooManyFields, Trailers,
-    TrailersTooLarge,
+    BareNewline, Chunk, ChunkExtensions, Coding, CodingInHttp10, Connect, ContentLength, Field,
+    FieldTooLarge, HeadTooLarge, Host, HostMismatch, LengthAndCoding, RepeatedLength, RequestLine, Target,
+    TargetTooLong, TooManyFields, Trailers, TrailersTooLarge,
 };
 
 enum Expected {
@@ -72,6 +72,7 @@ const TWO: Expected = Passes(&[("/", ""), ("/poison", "")]);
 const HELLO_AND_TWO: Expected = Passes(&[("/", "hello"), ("/poison", "")]);
 
 #[test]
+#[rustfmt::skip] // a row is a line
 fn a_body_has_one_length_or_the_request_is_refused() {
     let length = |value: &str| post(&format!("Content-Length: {value}\r\n"), &format!("hello{POISON}"));
     let coding = |value: &str| post(&format!("Transfer-Encoding: {value}\r\n"), &format!("0\r\n\r\n{POISON}"));
@@ -148,6 +149,7 @@ fn a_body_has_one_length_or_the_request_is_refused() {
 }
 
 #[test]
+#[rustfmt::skip] // a row is a line
 fn chunks_are_plain_or_the_request_is_refused() {
     let trailer = |line: &str| chunked(&format!("5\r\nhello\r\n0\r\n{line}\r\n\r\n"));
     hold(vec![
@@ -206,6 +208,7 @@ fn chunks_are_plain_or_the_request_is_refused() {
 }
 
 #[test]
+#[rustfmt::skip] // a row is a line
 fn a_head_is_plain_or_the_request_is_refused() {
     hold(vec![
         ("baseline", get(""), ONE),
@@ -272,6 +275,7 @@ fn a_head_is_plain_or_the_request_is_refused() {
 }
 
 #[test]
+#[rustfmt::skip] // a row is a line
 fn a_request_names_one_host_and_its_target_no_other() {
     hold(vec![
         // B19.
@@ -336,7 +340,11 @@ fn what_concerns_one_connection_is_not_passed_on() {
     let head = only(&get(
         "Connection: close, X-Hop\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\nTE: trailers\r\nX-Hop: 1\r\nUpgrade: websocket\r\n",
     ));
-    assert_eq!(names(&head.fields), ["Host", "X-Hop"], "what Connection names is the front door's to take out");
+    assert_eq!(
+        names(&head.fields),
+        ["Host", "X-Hop"],
+        "what Connection names is the front door's to take out"
+    );
     assert_eq!(head.nominated, b"X-Hop,");
     assert!(head.takes_trailers && !head.keep_alive);
     assert_eq!(head.upgrade, b"", "nobody said that it concerns this connection");
@@ -375,7 +383,8 @@ fn an_upgrade_is_taken_where_it_can_only_be_read_one_way() {
     ] {
         assert_eq!(text(&only(&get(fields)).upgrade), upgrade, "{fields}");
     }
-    let with_body = format!("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: {}\r\n", POISON.len());
+    let with_body =
+        format!("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: {}\r\n", POISON.len());
     assert_eq!(only(&post(&with_body, POISON)).upgrade, b"", "where would the protocol begin?");
     let in_chunks = "Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n";
     assert_eq!(only(&post(in_chunks, "5\r\nhello\r\n0\r\n\r\n")).upgrade, b"");
@@ -420,6 +429,7 @@ fn a_connection_is_kept_by_http11_unless_it_says_close() {
 }
 
 #[test]
+#[rustfmt::skip] // a row is a line
 fn a_refusal_is_answered_with_its_status() {
     for (refusal, status) in [
         (BareNewline, 400), (RequestLine, 400), (Refusal::Version, 505), (Field, 400), (HeadTooLarge, 431),

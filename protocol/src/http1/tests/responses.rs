@@ -2,7 +2,8 @@
 
 use super::*;
 use Refusal::{
-    BareNewline, Chunk, Coding, CodingInHttp10, ContentLength, Field, LengthAndCoding, RepeatedLength, StatusLine,
+    BareNewline, Chunk, Coding, CodingInHttp10, ContentLength, Field, LengthAndCoding, RepeatedLength,
+    StatusLine,
 };
 
 enum Expected {
@@ -25,6 +26,7 @@ enum Left {
 use Left::{Bytes, Closing, Nothing};
 
 #[test]
+#[rustfmt::skip] // a row is a line
 fn a_response_ends_in_one_place_or_is_refused() {
     let ok = |fields: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}");
     let status = |line: &str| format!("{line}\r\nContent-Length: 0\r\n\r\n");
@@ -136,6 +138,7 @@ fn head(status: u16, body: Body, fields: &[(&str, &str)]) -> ResponseHead {
 }
 
 #[test]
+#[rustfmt::skip] // a row is a line
 fn a_response_is_said_as_its_caller_reads_it() {
     let http11 = Reply { version: Version::Http11, to_head: false, keep_alive: true };
     let http10 = Reply { version: Version::Http10, ..http11 };

@@ -1,9 +1,7 @@
 //! A second opinion: a reader that shares no code with the codec and forgives nothing. What the codec says must pass it.
 
 /// One message as read here.
-#[derive(Debug)]
 pub(super) struct Seen {
-    pub(super) line: String,
     pub(super) fields: Vec<(String, Vec<u8>)>,
     pub(super) body: Vec<u8>,
 }
@@ -28,7 +26,7 @@ pub(super) fn requests(mut bytes: &[u8]) -> Result<Vec<Seen>, String> {
         }
         let framing = framing(&fields)?.unwrap_or(Framing::Exact(0));
         let (body, rest) = body(framing, rest)?;
-        all.push(Seen { line, fields, body });
+        all.push(Seen { fields, body });
         bytes = rest;
     }
     Ok(all)
@@ -58,7 +56,7 @@ pub(super) fn response(bytes: &[u8], to_head: bool) -> Result<Seen, String> {
             None => return Err("no framing".into()),
         }
     };
-    if rest.is_empty() { Ok(Seen { line, fields, body }) } else { Err("bytes behind the response".into()) }
+    if rest.is_empty() { Ok(Seen { fields, body }) } else { Err("bytes behind the response".into()) }
 }
 
 type Head<'a> = (String, Vec<(String, Vec<u8>)>, &'a [u8]);
@@ -66,7 +64,8 @@ type Head<'a> = (String, Vec<(String, Vec<u8>)>, &'a [u8]);
 fn head(bytes: &[u8]) -> Result<Head<'_>, String> {
     let end = find(bytes, b"\r\n\r\n").ok_or("no end of head")?;
     let mut lines = lines(&bytes[..end])?.into_iter();
-    let line = String::from_utf8(lines.next().ok_or("no first line")?).map_err(|_| "first line is not text")?;
+    let line =
+        String::from_utf8(lines.next().ok_or("no first line")?).map_err(|_| "first line is not text")?;
     Ok((line, lines.map(|line| field(&line)).collect::<Result<_, _>>()?, &bytes[end + 4..]))
 }
 
@@ -95,7 +94,8 @@ fn field(line: &[u8]) -> Result<(String, Vec<u8>), String> {
         return Err(format!("field name {name:?}"));
     }
     let value = line[colon + 1..].strip_prefix(b" ").ok_or("no space after the colon")?;
-    if value.first().is_some_and(u8::is_ascii_whitespace) || value.last().is_some_and(u8::is_ascii_whitespace) {
+    if value.first().is_some_and(u8::is_ascii_whitespace) || value.last().is_some_and(u8::is_ascii_whitespace)
+    {
         return Err(format!("white space around the value of {name}"));
     }
     Ok((name.to_lowercase(), value.to_vec()))
@@ -148,7 +148,8 @@ fn body(framing: Framing, mut bytes: &[u8]) -> Result<(Vec<u8>, &[u8]), String> 
     let end = find(bytes, b"\r\n\r\n").ok_or("no end of trailers")?;
     for line in lines(&bytes[..end])? {
         let (name, _) = field(&line)?;
-        let never = ["content-length", "transfer-encoding", "host", "authorization", "cookie", "content-type"];
+        let never =
+            ["content-length", "transfer-encoding", "host", "authorization", "cookie", "content-type"];
         if never.contains(&name.as_str()) || name.starts_with("x-forwarded") || name.starts_with("culvert") {
             return Err(format!("trailer {name}"));
         }
