@@ -214,3 +214,6 @@ impl TunnelReader {
         if self.frames.fill().await? == 0 { Err(Cut::Ended) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -192,8 +192,8 @@ impl Writer {
         if self.ended {
             return Ok(());
         }
-        let headers =
-            trailers.and_then(|trailers| headers(trailers.iter().filter(|(name, _)| may_be_trailer(name))).ok());
+        let headers = trailers
+            .and_then(|trailers| headers(trailers.iter().filter(|(name, _)| may_be_trailer(name))).ok());
         let headers = headers.filter(|headers| !headers.is_empty());
         if let Some(headers) = headers {
             self.flush().await?;
@@ -237,3 +237,6 @@ impl Writer {
         Ok(self.stream.capacity())
     }
 }
+
+#[cfg(test)]
+mod tests;
