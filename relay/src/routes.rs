@@ -17,12 +17,15 @@ pub(crate) struct Routes<T> {
     /// In order of precedence: the first that matches wins.
     claims: Vec<Route<T>>,
     /// A claim stands under the first of its conditions: header name in lower case, then value.
-    by_header: HashMap<Box<[u8]>, HashMap<Box<[u8]>, Vec<usize>>>,
+    by_header: HashMap<Box<[u8]>, ByValue>,
     /// The lengths of those names, a bit each: most fields of a request are passed over by it.
     lengths: u64,
     /// Claims without conditions.
     all_traffic: Option<usize>,
 }
+
+/// Where claims stand among all, by the value that they ask for.
+type ByValue = HashMap<Box<[u8]>, Vec<usize>>;
 
 #[derive(Debug)]
 struct Route<T> {

@@ -100,12 +100,14 @@ pub(crate) async fn carry(
         loop {
             let said = match first.take() {
                 Some(said) => said,
-                None => match timer.within(backend.patience, heard(answers.next(response), answer.gone())).await {
-                    Ok(None) => return Err(Failure::CallerGone),
-                    Ok(Some(said)) => said.map_err(|cut| no_answer(behind, cut))?,
-                    Err(_) if sent.load(Relaxed) => return Err(Failure::AnswerTimeout(behind)),
-                    Err(_) => continue,
-                },
+                None => {
+                    match timer.within(backend.patience, heard(answers.next(response), answer.gone())).await {
+                        Ok(None) => return Err(Failure::CallerGone),
+                        Ok(Some(said)) => said.map_err(|cut| no_answer(behind, cut))?,
+                        Err(_) if sent.load(Relaxed) => return Err(Failure::AnswerTimeout(behind)),
+                        Err(_) => continue,
+                    }
+                }
             };
             match said {
                 Said::Accepted => {}
@@ -245,6 +247,7 @@ pub(crate) fn no_answer(behind: Behind, cut: Cut) -> Failure {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn caller_lost(cut: Cut) -> Failure {
     match cut {
         Cut::Stalled(_) => Failure::CallerStalled(cut.to_string()),

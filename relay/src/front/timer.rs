@@ -28,7 +28,11 @@ impl Timer {
     }
 
     /// Waits for `step`, and no longer than until `deadline`.
-    pub(crate) async fn until<F: Future>(&mut self, deadline: Instant, step: F) -> Result<F::Output, TimedOut> {
+    pub(crate) async fn until<F: Future>(
+        &mut self,
+        deadline: Instant,
+        step: F,
+    ) -> Result<F::Output, TimedOut> {
         self.0.as_mut().reset(deadline);
         tokio::select! {
             biased;

@@ -28,9 +28,8 @@ pub(crate) async fn forward(
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
-    let stream = match caller.timer.within(OPEN, claim.session.tunnel.open()).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(_)) | Err(_) => return Ok(Forwarded::Unexecuted),
+    let Ok(Ok(stream)) = caller.timer.within(OPEN, claim.session.tunnel.open()).await else {
+        return Ok(Forwarded::Unexecuted);
     };
     exchange.reaches(Reached::Tunnel);
     let (read, write) = stream.split();
