@@ -13,7 +13,7 @@ use culvert_protocol::body::TunnelReader;
 use culvert_protocol::frame::{self, Frame, Refusal};
 use culvert_protocol::head::{Opening, decode_opening};
 use culvert_protocol::message::RequestHead;
-use culvert_protocol::origin::{Address, Origin};
+use culvert_protocol::origin::{Address, Origin, Speaks};
 use culvert_protocol::tunnel::{SendHalf, Stream, Tunnel};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -36,8 +36,8 @@ pub struct Apps(HashMap<u64, Origin>);
 impl Apps {
     pub fn new(apps: impl IntoIterator<Item = (u64, App)>) -> Self {
         let origin = |app| match app {
-            App::Tcp { host, port } => Origin::new(Address::Tcp { host, port }),
-            App::Unix(path) => Origin::new(Address::Unix { path }),
+            App::Tcp { host, port } => Origin::new(Address::Tcp { host, port }, Speaks::Http1),
+            App::Unix(path) => Origin::new(Address::Unix { path }, Speaks::Http1),
         };
         Self(apps.into_iter().map(|(claim, app)| (claim, origin(app))).collect())
     }

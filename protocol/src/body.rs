@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::frame::{self, Frame, WireError};
-use crate::message::Fields;
+use crate::message::{Fields, Malformed};
 use crate::socket::{ReadHalf, WriteHalf};
 use crate::tunnel::{RecvHalf, SendHalf};
 use crate::{head, http1, http2};
@@ -75,12 +75,26 @@ pub enum Cut {
     Http2(#[from] h2::Error),
     #[error(transparent)]
     Wire(#[from] WireError),
+    #[error(transparent)]
+    Malformed(Malformed),
     #[error("a frame that has no place in a body")]
     Misplaced,
     #[error("the connection ended in the middle of the body")]
     Ended,
     #[error("nothing moved for {} s", .0.as_secs_f32())]
     Stalled(Duration),
+}
+
+impl Cut {
+    /// The peer has said that it did not begin with the request (RFC 9113 §8.7).
+    pub fn is_unexecuted(&self) -> bool {
+        match self {
+            Self::Http2(error) => {
+                error.reason() == Some(h2::Reason::REFUSED_STREAM) || error.is_go_away() && error.is_remote()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Moves a body to its end, trailers included; returns how many bytes it had. Flushes whenever the source has nothing
@@ -152,6 +166,13 @@ impl Sink<'_> {
             Self::Http1(writer) => Ok(writer.flush().await?),
             Self::Http2(writer) => Ok(writer.flush().await?),
             Self::Tunnel(writer) => Ok(writer.flush().await?),
+        }
+    }
+
+    /// From here on the bytes are another protocol's (after a 101).
+    pub fn upgrade(&mut self) {
+        if let Self::Http1(writer) = self {
+            writer.upgrade();
         }
     }
 

@@ -12,3 +12,4 @@ pub mod tunnel;
 pub mod socket;
 pub mod origin;
 pub mod body;
+pub mod answers;

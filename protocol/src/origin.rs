@@ -1,5 +1,7 @@
-//! An HTTP server that we dial, an upstream or an app, and the idle connections kept to it. How long a connect may take
-//! and what may be tried again is its user's to say.
+//! An HTTP server that we dial, an upstream or an app, and the connections kept to it. How long a connect may take and
+//! what may be tried again is its user's to say.
+
+mod exchange;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -7,17 +9,30 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use h2::client::SendRequest;
 use parking_lot::Mutex;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
 
 use crate::http1;
 use crate::message::ResponseHead;
 use crate::socket::{self, ReadHalf, WriteHalf};
 
+pub use exchange::Exchange;
+
 /// Idle connections kept to one origin: as many as nginx is commonly given.
 const KEPT: usize = 1024;
 /// Shorter than the 60 s after which common servers close an idle connection, so that it is rarely they who do.
 const KEPT_FOR: Duration = Duration::from_secs(50);
+/// Windows toward us: a stream's carries 100 Mbit/s over 20 ms, and a slow taker holds no more than it.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// A header list as large as a head of HTTP/1 may be.
+const HEADER_LIST: u32 = 64 * 1024;
 
 /// Where it listens. A name is resolved at each connect: addresses move.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,61 +47,159 @@ pub enum Address {
     },
 }
 
+/// What it speaks there.
+#[derive(Clone)]
+pub enum Speaks {
+    /// HTTP/1.1 in the clear.
+    Http1,
+    /// HTTP/2 in the clear, by prior knowledge (RFC 9113 §3.3).
+    Http2,
+    /// HTTP/2 or HTTP/1.1 over TLS, as it chooses by ALPN.
+    Tls(Tls),
+}
+
+/// How an origin is known to be itself.
+#[derive(Clone)]
+pub struct Tls {
+    connector: TlsConnector,
+    /// Offers HTTP/1.1 alone, for upgrades.
+    http1: TlsConnector,
+    name: ServerName<'static>,
+}
+
 #[derive(Debug)]
 pub struct Origin {
     address: Address,
-    idle: Mutex<VecDeque<(Instant, Box<Connection>)>>,
+    speaks: Speaks,
+    /// HTTP/1 connections without an exchange, the one used last at the back.
+    idle: Mutex<VecDeque<(Instant, Box<Http1>)>>,
+    /// The HTTP/2 connection that new exchanges go to, with the tasks that drive it and those before it.
+    shared: Mutex<Option<SendRequest<Bytes>>>,
+    drivers: Mutex<JoinSet<()>>,
 }
 
-/// One connection, for one exchange at a time.
+/// A connection that an exchange can begin on.
 #[derive(Debug)]
 pub struct Connection {
-    pub reader: http1::Reader<ReadHalf>,
-    pub writer: http1::Writer<WriteHalf>,
-    /// The head that is being answered, or was last: its memory is used again.
-    pub response: ResponseHead,
+    carrier: Carrier,
+    /// It was there before, and the origin may have closed it since.
     reused: bool,
 }
 
+#[derive(Debug)]
+enum Carrier {
+    Http1(Box<Http1>),
+    Http2 { send: SendRequest<Bytes>, scheme: &'static str },
+}
+
+/// An HTTP/1 connection: one exchange at a time.
+#[derive(Debug)]
+struct Http1 {
+    reader: http1::Reader<ReadHalf>,
+    writer: http1::Writer<WriteHalf>,
+    /// The head that is being answered, or was last: its memory is used again.
+    response: ResponseHead,
+}
+
 impl Origin {
-    pub fn new(address: Address) -> Self {
-        Self { address, idle: Mutex::default() }
+    pub fn new(address: Address, speaks: Speaks) -> Self {
+        Self { address, speaks, idle: Mutex::default(), shared: Mutex::default(), drivers: Mutex::default() }
     }
 
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The connection used last that nothing has been heard of since. It can still turn out closed ([`Connection::is_reused`]).
-    pub fn kept(&self) -> Option<Box<Connection>> {
+    /// A connection that is there already and nothing bad has been heard of. It can still turn out closed
+    /// ([`Connection::is_reused`]).
+    pub fn kept(&self, upgrades: bool) -> Option<Connection> {
+        if let Some(send) = self.shared.lock().clone()
+            && (!upgrades || send.is_extended_connect_protocol_enabled())
+        {
+            return Some(Connection {
+                carrier: Carrier::Http2 { send, scheme: self.speaks.scheme() },
+                reused: true,
+            });
+        }
         loop {
-            let (since, mut connection) = self.idle.lock().pop_back()?;
+            let (since, connection) = self.idle.lock().pop_back()?;
             if since.elapsed() < KEPT_FOR && !connection.reader.get_ref().is_readable() {
-                connection.reused = true;
-                return Some(connection);
+                return Some(Connection { carrier: Carrier::Http1(connection), reused: true });
             }
         }
     }
 
-    pub async fn connect(&self) -> io::Result<Box<Connection>> {
-        let (read, write) = match &self.address {
-            Address::Tcp { host, port } => socket::tcp(TcpStream::connect((host.as_str(), *port)).await?)?,
+    /// A new connection. One for an upgrade speaks HTTP/1.1 where the origin lets us choose.
+    pub async fn connect(&self, upgrades: bool) -> io::Result<Connection> {
+        let carrier = match &self.address {
+            Address::Tcp { host, port } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                match &self.speaks {
+                    Speaks::Http1 => Carrier::http1(socket::tcp(stream)?),
+                    Speaks::Http2 => {
+                        stream.set_nodelay(true)?;
+                        self.http2(stream).await?
+                    }
+                    Speaks::Tls(tls) => {
+                        stream.set_nodelay(true)?;
+                        self.negotiate(tls, stream, upgrades).await?
+                    }
+                }
+            }
             #[cfg(unix)]
-            Address::Unix { path } => socket::other(tokio::net::UnixStream::connect(path).await?),
+            Address::Unix { path } => {
+                let stream = tokio::net::UnixStream::connect(path).await?;
+                match &self.speaks {
+                    Speaks::Http1 => Carrier::http1(socket::other(stream)),
+                    Speaks::Http2 => self.http2(stream).await?,
+                    Speaks::Tls(tls) => self.negotiate(tls, stream, upgrades).await?,
+                }
+            }
             #[cfg(not(unix))]
             Address::Unix { .. } => return Err(io::ErrorKind::Unsupported.into()),
         };
-        Ok(Box::new(Connection {
-            reader: http1::Reader::new(read, http1::Limits::default()),
-            writer: http1::Writer::new(write),
-            response: ResponseHead::default(),
-            reused: false,
-        }))
+        Ok(Connection { carrier, reused: false })
     }
 
-    /// Takes a connection back whose exchange was whole in both directions. One that has said more than was asked is
-    /// not used again.
-    pub fn keep(&self, mut connection: Box<Connection>) {
+    async fn negotiate<T>(&self, tls: &Tls, stream: T, upgrades: bool) -> io::Result<Carrier>
+    where
+        T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+    {
+        let connector = if upgrades { &tls.http1 } else { &tls.connector };
+        let stream = connector.connect(tls.name.clone(), stream).await?;
+        if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            self.http2(stream).await
+        } else {
+            Ok(Carrier::http1(socket::other(stream)))
+        }
+    }
+
+    /// Shakes hands over HTTP/2 and makes this the connection that new exchanges go to.
+    async fn http2<T>(&self, stream: T) -> io::Result<Carrier>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_LIST)
+            .enable_push(false);
+        let (send, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        let mut drivers = self.drivers.lock();
+        while drivers.try_join_next().is_some() {}
+        drivers.spawn(async move {
+            // Every exchange on it is told the same.
+            let _ = connection.await;
+        });
+        *self.shared.lock() = Some(send.clone());
+        Ok(Carrier::Http2 { send, scheme: self.speaks.scheme() })
+    }
+
+    /// Takes back what an exchange that was whole in both directions leaves. A connection that has said more than was
+    /// asked is not used again.
+    pub fn keep(&self, exchange: Exchange) {
+        let Exchange(exchange::Carried::Http1(mut connection)) = exchange else { return };
         if !connection.reader.is_drained() {
             return;
         }
@@ -98,12 +211,65 @@ impl Origin {
         }
         idle.push_back((Instant::now(), connection));
     }
+
+    /// The HTTP/2 connection did not take an exchange: new ones go to another.
+    pub fn forget_shared(&self) {
+        *self.shared.lock() = None;
+    }
+}
+
+impl Carrier {
+    fn http1((read, write): (ReadHalf, WriteHalf)) -> Self {
+        Self::Http1(Box::new(Http1 {
+            reader: http1::Reader::new(read, http1::Limits::default()),
+            writer: http1::Writer::new(write),
+            response: ResponseHead::default(),
+        }))
+    }
 }
 
 impl Connection {
-    /// It has carried an exchange before, and its peer may have closed it since.
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+}
+
+impl Tls {
+    /// `config` says whom to trust; what is offered by ALPN is set here.
+    pub fn new(mut config: rustls::ClientConfig, name: ServerName<'static>) -> Self {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut http1 = config.clone();
+        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self {
+            connector: TlsConnector::from(std::sync::Arc::new(config)),
+            http1: TlsConnector::from(std::sync::Arc::new(http1)),
+            name,
+        }
+    }
+}
+
+impl Speaks {
+    fn scheme(&self) -> &'static str {
+        match self {
+            Self::Http1 | Self::Http2 => "http",
+            Self::Tls(_) => "https",
+        }
+    }
+}
+
+impl fmt::Debug for Speaks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http1 => "Http1",
+            Self::Http2 => "Http2",
+            Self::Tls(_) => "Tls",
+        })
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("name", &self.name).finish_non_exhaustive()
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Failure {
     Connect(String),
     #[error("connecting to the upstream took too long")]
     ConnectTimeout,
+    #[error("{0} did not take the request, nothing of it was executed: {1}")]
+    NotTaken(Behind, String),
     #[error("{0} closed the connection before it answered: {1}")]
     NoAnswer(Behind, String),
     #[error("{0} did not answer in time")]
@@ -66,7 +68,8 @@ impl Failure {
             | Self::CallerStalled(_) => Side::Caller,
             Self::TooManyCallers => Side::Relay,
             Self::Connect(_) | Self::ConnectTimeout => Side::Upstream,
-            Self::NoAnswer(behind, _)
+            Self::NotTaken(behind, _)
+            | Self::NoAnswer(behind, _)
             | Self::AnswerTimeout(behind)
             | Self::BadAnswer(behind, _)
             | Self::AnswerCut(behind, _) => behind.side(),
@@ -81,7 +84,7 @@ impl Failure {
             // Nobody is left to read it; the number that nginx logs.
             Self::CallerGone | Self::CallerStalled(_) => 499,
             Self::TooManyCallers => 503,
-            Self::Connect(_) | Self::NoAnswer(..) | Self::BadAnswer(..) | Self::AnswerCut(..) => 502,
+            Self::Connect(_) | Self::NotTaken(..) | Self::NoAnswer(..) | Self::BadAnswer(..) | Self::AnswerCut(..) => 502,
             Self::ConnectTimeout | Self::AnswerTimeout(_) => 504,
         }
     }
@@ -98,6 +101,8 @@ impl Failure {
             Self::TooManyCallers => "too_many_callers",
             Self::Connect(_) => "upstream_unreachable",
             Self::ConnectTimeout => "upstream_connect_timeout",
+            Self::NotTaken(Behind::Upstream, _) => "upstream_not_taken",
+            Self::NotTaken(Behind::Tunnel, _) => "tunnel_not_taken",
             Self::NoAnswer(Behind::Upstream, _) => "upstream_no_answer",
             Self::NoAnswer(Behind::Tunnel, _) => "tunnel_no_answer",
             Self::AnswerTimeout(Behind::Upstream) => "upstream_timeout",
@@ -118,6 +123,7 @@ impl Failure {
             Self::CallerGone | Self::CallerStalled(_) => "the caller is gone",
             Self::TooManyCallers => "too many connections, try again later",
             Self::Connect(_) => "the service cannot be reached",
+            Self::NotTaken(..) => "the service did not take the request",
             Self::ConnectTimeout => "connecting to the service took too long",
             Self::NoAnswer(Behind::Upstream, _) => "the service closed the connection before it answered",
             Self::NoAnswer(Behind::Tunnel, _) => "the developer's tunnel ended before the app answered",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use culvert_protocol::origin::{Address, Origin};
+use culvert_protocol::origin::{Address, Origin, Speaks};
 
 use crate::config::{self, Limits};
 use crate::metrics::ServiceMetrics;
@@ -29,7 +29,7 @@ impl Service {
         Self {
             name: config.name.as_str().into(),
             routes,
-            upstream: Origin::new(address(&config.upstream)),
+            upstream: Origin::new(address(&config.upstream), Speaks::Http1),
             limits: config.limits.clone(),
             metrics,
         }

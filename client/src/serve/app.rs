@@ -1,10 +1,13 @@
 //! One exchange with the app: the head as it came, both bodies at once, and what is said when the app does not play along.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use culvert_protocol::answers::{Answers, Said};
 use culvert_protocol::body::{CopyError, Cut, Idle, Sink, Source, TunnelReader, copy};
 use culvert_protocol::frame;
+use culvert_protocol::http1::ReadError;
 use culvert_protocol::message::{Body, Fields, RequestHead, ResponseHead};
 use culvert_protocol::origin::{Connection, Origin};
 use culvert_protocol::tunnel::SendHalf;
@@ -46,31 +49,34 @@ pub(super) async fn serve(
     origin: &Origin,
     record: &mut Record<'_>,
 ) -> Served {
-    let mut kept = origin.kept();
+    let upgrades = !head.upgrade.is_empty();
+    let mut kept = origin.kept(upgrades);
     loop {
-        let mut connection = match kept.take() {
-            Some(connection) => connection,
-            None => match timeout(CONNECT, origin.connect()).await {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(cause)) => {
-                    return Served::Unreachable(format!("connecting to {}: {cause}", origin.address()));
-                }
-                Err(_) => {
-                    return Served::Unreachable(format!("connecting to {}: timed out", origin.address()));
-                }
-            },
+        let connected = match kept.take() {
+            Some(connection) => Ok(connection),
+            None => connect(origin, upgrades).await,
         };
-        match exchange(head, frames, answers, &mut connection, record).await {
-            Ok(whole) => {
-                if whole {
-                    origin.keep(connection);
-                }
-                return Served::Answered;
-            }
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(cause) => return Served::Unreachable(cause),
+        };
+        let reused = connection.is_reused();
+        match exchange(head, frames, answers, connection, origin, record).await {
+            Ok(()) => return Served::Answered,
             // A connection that was kept was closed meanwhile, and asking again changes nothing (RFC 9110 §9.2.1).
-            Err(failure) if failure.label == NO_ANSWER && connection.is_reused() && is_repeatable(head) => {}
+            Err(failure) if failure.label == NO_ANSWER && reused && is_repeatable(head) => {
+                origin.forget_shared()
+            }
             Err(failure) => return Served::Failed(failure),
         }
+    }
+}
+
+async fn connect(origin: &Origin, upgrades: bool) -> Result<Connection, String> {
+    match timeout(CONNECT, origin.connect(upgrades)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(cause)) => Err(format!("connecting to {}: {cause}", origin.address())),
+        Err(_) => Err(format!("connecting to {}: timed out", origin.address())),
     }
 }
 
@@ -78,26 +84,27 @@ fn is_repeatable(head: &RequestHead) -> bool {
     head.body == Body::Empty && (head.is("GET") || head.is("HEAD") || head.is("OPTIONS"))
 }
 
-/// Carries one exchange to its end. Returns whether the connection is as it was before.
+/// Carries one exchange to its end; a connection that is as it was before is kept.
 async fn exchange(
     head: &RequestHead,
     frames: &mut TunnelReader,
     answers: &mut frame::Writer<SendHalf>,
-    connection: &mut Connection,
+    connection: Connection,
+    origin: &Origin,
     record: &mut Record<'_>,
-) -> Result<bool, Failure> {
-    let Connection { reader, writer, response, .. } = connection;
-    writer.request(head);
+) -> Result<(), Failure> {
+    let mut under_way = connection.request(head).await.map_err(|cut| no_answer(&cut))?;
+    let (mut sink, mut app, response) = under_way.split(head);
     let upgrades = !head.upgrade.is_empty();
     let (sent, taken) = (AtomicBool::new(false), AtomicBool::new(true));
 
     let up = async {
         if upgrades {
-            if let Err(cause) = writer.flush().await {
-                return no_answer(cause.to_string());
+            if let Err(cut) = sink.flush().await {
+                return no_answer(&cut);
             }
         } else {
-            match copy(&mut Source::Tunnel(frames), &mut Sink::Http1(writer), IDLE).await {
+            match copy(&mut Source::Tunnel(frames), &mut sink, IDLE).await {
                 Ok(_) => {}
                 Err(CopyError::Source(cut)) => return cancelled(&cut),
                 // It reads no further; what it answers still counts (RFC 9112 §9.5).
@@ -110,74 +117,86 @@ async fn exchange(
     let down = async {
         let mut accepted = false;
         loop {
-            while !reader.response(&head.method, response).map_err(|cause| no_answer(cause.to_string()))? {
-                let silence = if accepted {
-                    SILENCE
-                } else if sent.load(Relaxed) {
-                    ACCEPT
-                } else {
-                    Duration::ZERO
-                };
-                let filled = tokio::select! {
-                    biased;
-                    filled = timeout(silence, reader.fill()) => filled,
-                    () = answers.get_ref().stopped() => return Err(cancelled(&Cut::Ended)),
-                };
-                match filled {
-                    Ok(filled) => {
-                        filled.map_err(|cause| no_answer(cause.to_string()))?;
-                    }
-                    Err(_) if accepted => return Err(no_answer("it said nothing for an hour".to_owned())),
-                    Err(_) => {
-                        accepted = true;
-                        answers.accepted().map_err(|cause| cancelled(&cause.into()))?;
-                        say(answers.flush()).await?;
-                    }
+            match hear(&mut app, response, answers, &mut accepted, &sent).await? {
+                Said::Upgraded if upgrades => {
+                    answers.upgraded(response).map_err(bad_answer)?;
+                    return say(answers.flush()).await;
                 }
-            }
-            accepted = true;
-            match response.status {
-                101 if upgrades => {
-                    answers.upgraded(response).map_err(|cause| bad_answer(cause.to_string()))?;
-                    say(answers.flush()).await?;
-                    return Ok(());
-                }
-                101 => return Err(bad_answer("an upgrade that nobody asked for".to_owned())),
-                100..=199 => {
-                    answers.inform(response).map_err(|cause| bad_answer(cause.to_string()))?;
+                Said::Informed => {
+                    answers.inform(response).map_err(bad_answer)?;
                     say(answers.flush()).await?;
                 }
-                status => {
-                    answers.response(response).map_err(|cause| bad_answer(cause.to_string()))?;
-                    record.answered(status);
-                    let copied = copy(&mut Source::Http1(reader), &mut Sink::Tunnel(answers), IDLE).await;
-                    copied.map_err(|cut| match cut {
-                        CopyError::Source(cut) => cut_short(cut.to_string()),
-                        CopyError::Sink(cut) => cancelled(&cut),
-                    })?;
-                    return Ok(());
+                Said::Answered => {
+                    answers.response(response).map_err(bad_answer)?;
+                    record.answered(response.status);
+                    let mut body = app.body().map_err(|cut| no_answer(&cut))?;
+                    return match copy(&mut body, &mut Sink::Tunnel(answers), IDLE).await {
+                        Ok(_) => Ok(()),
+                        Err(CopyError::Source(cut)) => Err(cut_short(&cut)),
+                        Err(CopyError::Sink(cut)) => Err(cancelled(&cut)),
+                    };
                 }
+                Said::Upgraded => return Err(bad_answer("an upgrade that nobody asked for")),
+                Said::Accepted | Said::Refused(_) => return Err(bad_answer("a frame")),
             }
         }
     };
-    let done = tokio::select! {
+    tokio::select! {
         biased;
-        done = down => done,
-        failure = up => Err(failure),
-    };
-    done?;
+        done = down => done?,
+        failure = up => return Err(failure),
+    }
     if response.status == 101 {
         record.answered(101);
-        writer.upgrade();
-        reader.upgrade();
+        sink.upgrade();
+        app.upgrade();
         // Each half closes on its own; whoever cuts one short is seen by the other side as having done so.
-        let _ = tokio::join!(
-            async { copy(&mut Source::Tunnel(frames), &mut Sink::Http1(writer), IDLE).await },
-            async { copy(&mut Source::Http1(reader), &mut Sink::Tunnel(answers), IDLE).await },
-        );
-        return Ok(false);
+        let _ = tokio::join!(async { copy(&mut Source::Tunnel(frames), &mut sink, IDLE).await }, async {
+            copy(&mut app.body().map_err(CopyError::Source)?, &mut Sink::Tunnel(answers), IDLE).await
+        },);
+    } else if sent.load(Relaxed) && taken.load(Relaxed) && response.keep_alive {
+        origin.keep(under_way);
     }
-    Ok(sent.load(Relaxed) && taken.load(Relaxed) && response.keep_alive)
+    Ok(())
+}
+
+/// Waits for the app's next head. Once the whole request was handed over and it still thinks, the relay is told that it
+/// has it.
+async fn hear(
+    app: &mut Answers<'_>,
+    response: &mut ResponseHead,
+    answers: &mut frame::Writer<SendHalf>,
+    accepted: &mut bool,
+    sent: &AtomicBool,
+) -> Result<Said, Failure> {
+    loop {
+        let silence = match (*accepted, sent.load(Relaxed)) {
+            (true, _) => SILENCE,
+            (false, true) => ACCEPT,
+            (false, false) => Duration::ZERO,
+        };
+        let heard = tokio::select! {
+            biased;
+            heard = timeout(silence, app.next(response)) => heard,
+            () = answers.get_ref().stopped() => return Err(cancelled(&Cut::Ended)),
+        };
+        match heard {
+            Ok(said) => {
+                *accepted = true;
+                return said.map_err(|cut| match cut {
+                    Cut::Read(ReadError::Refused(refusal)) => bad_answer(refusal),
+                    Cut::Malformed(malformed) => bad_answer(malformed),
+                    cut => no_answer(&cut),
+                });
+            }
+            Err(_) if *accepted => return Err(no_answer(&Cut::Stalled(SILENCE))),
+            Err(_) => {
+                *accepted = true;
+                answers.accepted().map_err(|cause| cancelled(&cause.into()))?;
+                say(answers.flush()).await?;
+            }
+        }
+    }
 }
 
 async fn say(step: impl Future<Output = std::io::Result<()>>) -> Result<(), Failure> {
@@ -190,7 +209,8 @@ async fn say(step: impl Future<Output = std::io::Result<()>>) -> Result<(), Fail
 
 const NO_ANSWER: &str = "app_no_answer";
 
-fn no_answer(cause: String) -> Failure {
+fn no_answer(cut: &Cut) -> Failure {
+    let cause = cut.to_string();
     Failure {
         label: NO_ANSWER,
         public: "the app closed the connection before it answered",
@@ -199,11 +219,13 @@ fn no_answer(cause: String) -> Failure {
     }
 }
 
-fn bad_answer(cause: String) -> Failure {
+fn bad_answer(cause: impl fmt::Display) -> Failure {
+    let cause = format!("not an answer: {cause}");
     Failure { label: "app_bad_answer", public: "the app's answer is not valid HTTP", cause, committed: false }
 }
 
-fn cut_short(cause: String) -> Failure {
+fn cut_short(cut: &Cut) -> Failure {
+    let cause = cut.to_string();
     Failure {
         label: "app_cut",
         public: "the app stopped in the middle of its answer",

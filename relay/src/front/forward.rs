@@ -7,12 +7,10 @@ pub(crate) mod upstream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use culvert_protocol::body::{CopyError, Cut, Sink, Source, TunnelReader, copy};
-use culvert_protocol::frame::{Frame, Refusal};
+use culvert_protocol::answers::{Answers, Said};
+use culvert_protocol::body::{self, CopyError, Cut, Sink, Source, copy};
 use culvert_protocol::http1::{self, ReadError};
 use culvert_protocol::message::{RequestHead, ResponseHead};
-use culvert_protocol::socket::ReadHalf;
-use culvert_protocol::{body, head};
 
 use crate::config::Limits;
 use crate::failure::{Behind, Failure};
@@ -37,33 +35,8 @@ pub(crate) struct Backend<'a> {
     pub(crate) patience: Duration,
 }
 
-#[derive(Debug)]
-pub(crate) enum Answers<'a> {
-    Http1 { reader: &'a mut http1::Reader<ReadHalf>, method: &'a [u8] },
-    Tunnel(&'a mut TunnelReader),
-}
-
-/// What a backend says before a body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Said {
-    Accepted,
-    Refused(Refusal),
-    /// A 1xx head.
-    Informed,
-    /// A final head.
-    Answered,
-    /// A 101 head.
-    Upgraded,
-}
-
-/// What a carried exchange left behind.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Carried {
-    /// The whole request was sent and the whole answer received: the connection is as it was before.
-    pub(crate) whole: bool,
-}
-
 /// Carries an exchange to its end. `response` holds the head that `first` speaks of, if anything was said already.
+/// Returns whether the whole request was sent and the whole answer received, so that the connection is as it was before.
 pub(crate) async fn carry(
     request: &RequestHead,
     caller: &mut Caller<'_>,
@@ -72,7 +45,7 @@ pub(crate) async fn carry(
     mut first: Option<Said>,
     limits: &Limits,
     exchange: &mut Exchange<'_>,
-) -> Result<Carried, Failure> {
+) -> Result<bool, Failure> {
     let (up_idle, down_idle) = Caller::idle(limits);
     let behind = backend.behind;
     let upgrades = !request.upgrade.is_empty();
@@ -125,8 +98,9 @@ pub(crate) async fn carry(
                 Said::Answered => {
                     answer.head(response).map_err(caller_lost)?;
                     let mut sink = answer.sink().map_err(caller_lost)?;
+                    let mut source = answers.body().map_err(|cut| no_answer(behind, cut))?;
                     let moved =
-                        copy(&mut answers.body(), &mut sink, down_idle).await.map_err(|cut| match cut {
+                        copy(&mut source, &mut sink, down_idle).await.map_err(|cut| match cut {
                             CopyError::Source(cut) => Failure::AnswerCut(behind, cut.to_string()),
                             CopyError::Sink(cut @ Cut::Write(http1::connection::WriteError::Length(_))) => {
                                 Failure::AnswerCut(behind, cut.to_string())
@@ -149,9 +123,9 @@ pub(crate) async fn carry(
     exchange.moved(0, moved);
     if said == Said::Upgraded {
         pipe(caller, backend, limits, exchange).await;
-        return Ok(Carried { whole: false });
+        return Ok(false);
     }
-    Ok(Carried { whole: taken.load(Relaxed) && sent.load(Relaxed) && response.keep_alive })
+    Ok(taken.load(Relaxed) && sent.load(Relaxed) && response.keep_alive)
 }
 
 /// What `step` comes to, unless the caller is gone before.
@@ -175,74 +149,27 @@ async fn pipe(
         reader.upgrade();
     }
     caller.answer.upgrade();
-    if let Sink::Http1(writer) = &mut backend.sink {
-        writer.upgrade();
-    }
-    if let Answers::Http1 { reader, .. } = &mut backend.answers {
-        reader.upgrade();
-    }
+    backend.sink.upgrade();
+    backend.answers.upgrade();
     let (up, down) = tokio::join!(copy(&mut caller.upload.source, &mut backend.sink, idle), async {
         let mut sink = caller.answer.sink().map_err(CopyError::Sink)?;
-        copy(&mut backend.answers.body(), &mut sink, idle).await
+        let mut source = backend.answers.body().map_err(CopyError::Source)?;
+        copy(&mut source, &mut sink, idle).await
     });
     exchange.moved(up.unwrap_or_default(), down.unwrap_or_default());
 }
 
-impl Answers<'_> {
-    /// Waits for the next thing said before a body; a head is put in `response`. Nothing is lost if this is dropped.
-    pub(crate) async fn next(&mut self, response: &mut ResponseHead) -> Result<Said, Cut> {
-        match self {
-            Self::Http1 { reader, method } => {
-                while !reader.response(method, response)? {
-                    reader.fill().await?;
-                }
-                Ok(match response.status {
-                    101 => Said::Upgraded,
-                    100..=199 => Said::Informed,
-                    _ => Said::Answered,
-                })
-            }
-            Self::Tunnel(reader) => loop {
-                let Some(frame) = reader.frames.frame()? else {
-                    if reader.frames.fill().await? == 0 {
-                        return Err(Cut::Ended);
-                    }
-                    continue;
-                };
-                return Ok(match frame {
-                    Frame::Accepted => Said::Accepted,
-                    Frame::Refused(why, _) => Said::Refused(why),
-                    Frame::Inform(payload) => {
-                        head::decode_inform(payload, response)?;
-                        Said::Informed
-                    }
-                    Frame::Upgraded(payload) => {
-                        head::decode_upgraded(payload, response)?;
-                        Said::Upgraded
-                    }
-                    Frame::Head(payload) => {
-                        head::decode_response(payload, response)?;
-                        Said::Answered
-                    }
-                    Frame::Data(_) | Frame::End(_) => return Err(Cut::Misplaced),
-                });
-            },
-        }
-    }
-
-    pub(crate) fn body(&mut self) -> Source<'_> {
-        match self {
-            Self::Http1 { reader, .. } => Source::Http1(reader),
-            Self::Tunnel(reader) => Source::Tunnel(reader),
-        }
-    }
+/// Nothing of the request was executed: it did not get as far.
+pub(crate) fn not_taken(behind: Behind, cut: &Cut) -> Failure {
+    Failure::NotTaken(behind, cut.to_string())
 }
 
 pub(crate) fn no_answer(behind: Behind, cut: Cut) -> Failure {
     match cut {
+        cut if cut.is_unexecuted() => not_taken(behind, &cut),
         Cut::Read(ReadError::Cut) => Failure::NoAnswer(behind, "it ended".into()),
         Cut::Read(ReadError::Refused(refusal)) => Failure::BadAnswer(behind, refusal.to_string()),
-        Cut::Wire(_) | Cut::Misplaced => Failure::BadAnswer(behind, cut.to_string()),
+        Cut::Wire(_) | Cut::Misplaced | Cut::Malformed(_) => Failure::BadAnswer(behind, cut.to_string()),
         cut => Failure::NoAnswer(behind, cut.to_string()),
     }
 }

@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use culvert_protocol::answers::{Answers, Said};
 use culvert_protocol::body::{Cut, Sink, TunnelReader};
 use culvert_protocol::frame;
 use culvert_protocol::message::{RequestHead, ResponseHead};
 use culvert_protocol::tunnel::SendHalf;
 
-use super::{Answers, Backend, Forwarded, Said, carry, no_answer};
+use super::{Backend, Forwarded, carry, no_answer};
 use crate::failure::{Behind, Failure};
 use crate::front::caller::Caller;
 use crate::front::record::Exchange;

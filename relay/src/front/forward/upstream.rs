@@ -1,19 +1,18 @@
 //! To the in-cluster service, and the little that may be sent twice.
 
-use culvert_protocol::body::Sink;
 use culvert_protocol::message::RequestHead;
 use culvert_protocol::origin::Connection;
 use tokio::time::timeout;
 
-use super::{Answers, Backend, carry};
+use super::{Backend, carry};
 use crate::failure::{Behind, Failure};
 use crate::front::caller::Caller;
 use crate::front::record::Exchange;
 use crate::metrics::Reached;
 use crate::service::Service;
 
-/// Sends a request and carries its answer. A connection that was kept may turn out closed: the request goes to a new one, at once, where nothing of it can
-/// have been executed, or where executing it twice is the same as once (RFC 9110 §9.2.1).
+/// Sends a request and carries its answer. A connection that was kept may turn out closed: the request goes to a new
+/// one, at once, where nothing of it can have been executed, or where twice is the same as once (RFC 9110 §9.2.1).
 pub(crate) async fn forward(
     request: &RequestHead,
     caller: &mut Caller<'_>,
@@ -21,83 +20,71 @@ pub(crate) async fn forward(
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Failure> {
     exchange.reaches(Reached::Upstream);
-    let mut connection = match service.upstream.kept() {
-        Some(connection) => connection,
-        None => connect(service).await?,
-    };
+    let upgrades = !request.upgrade.is_empty();
+    let mut kept = service.upstream.kept(upgrades);
     loop {
-        let nothing_after_head = caller.upload.kept() == 0;
-        let again = match attempt(request, caller, &mut connection, service, exchange).await {
-            Ok(whole) => {
-                if whole {
-                    service.upstream.keep(connection);
-                }
-                return Ok(());
-            }
-            // Not even the head was taken whole.
-            Err(Attempt::Unsent(cause)) if !nothing_after_head => {
-                Err(Failure::NoAnswer(Behind::Upstream, cause))
-            }
-            Err(Attempt::Unsent(cause)) => Ok(Failure::NoAnswer(Behind::Upstream, cause)),
-            Err(Attempt::Failed(failure @ Failure::NoAnswer(..)))
-                if is_safe(request) && caller.upload.is_whole() && nothing_after_head =>
-            {
-                Ok(failure)
-            }
-            Err(Attempt::Failed(failure)) => Err(failure),
+        let connection = match kept.take() {
+            Some(connection) => connection,
+            None => connect(service, upgrades).await?,
         };
-        let failure = again?;
-        if !connection.is_reused() {
-            return Err(failure);
+        let reused = connection.is_reused();
+        match attempt(request, caller, connection, service, exchange).await {
+            Err(failure) if reused && is_repeatable(&failure, request, caller) => {
+                service.upstream.forget_shared();
+                service.metrics.upstream_retries.inc();
+            }
+            done => return done,
         }
-        service.metrics.upstream_retries.inc();
-        connection = connect(service).await?;
     }
-}
-
-enum Attempt {
-    Unsent(String),
-    Failed(Failure),
 }
 
 async fn attempt(
     request: &RequestHead,
     caller: &mut Caller<'_>,
-    connection: &mut Connection,
+    connection: Connection,
     service: &Service,
     exchange: &mut Exchange<'_>,
-) -> Result<bool, Attempt> {
+) -> Result<(), Failure> {
     let limits = &service.limits;
-    let Connection { reader, writer, response, .. } = connection;
-    writer.request(request);
-    let mut sink = Sink::Http1(writer);
-    match caller.timer.within(limits.body_idle, caller.upload.send_kept(&mut sink)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(cut)) => return Err(Attempt::Unsent(cut.to_string())),
-        Err(_) => return Err(Attempt::Failed(Failure::AnswerTimeout(Behind::Upstream))),
-    }
-    let mut backend = Backend {
-        behind: Behind::Upstream,
-        sink,
-        answers: Answers::Http1 { reader, method: &request.method },
-        patience: limits.response_head,
+    let unsent = caller.upload.kept() == 0;
+    let sent = async {
+        let mut under_way = connection.request(request).await?;
+        let (mut sink, ..) = under_way.split(request);
+        caller.upload.send_kept(&mut sink).await?;
+        Ok(under_way)
     };
-    let carried = carry(request, caller, &mut backend, response, None, limits, exchange)
-        .await
-        .map_err(Attempt::Failed)?;
+    let mut under_way = match caller.timer.within(limits.body_idle, sent).await {
+        Ok(Ok(under_way)) => under_way,
+        // Not even the head was taken whole.
+        Ok(Err(cut)) if unsent => return Err(super::not_taken(Behind::Upstream, &cut)),
+        Ok(Err(cut)) => return Err(super::no_answer(Behind::Upstream, cut)),
+        Err(_) => return Err(Failure::AnswerTimeout(Behind::Upstream)),
+    };
+    let (sink, answers, response) = under_way.split(request);
+    let mut backend = Backend { behind: Behind::Upstream, sink, answers, patience: limits.response_head };
+    let whole = carry(request, caller, &mut backend, response, None, limits, exchange).await?;
     caller.upload.commit();
-    Ok(carried.whole)
+    if whole {
+        service.upstream.keep(under_way);
+    }
+    Ok(())
 }
 
-/// Its answer may be asked for twice: nothing is changed by asking.
-fn is_safe(request: &RequestHead) -> bool {
-    request.is("GET") || request.is("HEAD") || request.is("OPTIONS")
+/// Nothing of the request can have been executed, or asking again changes nothing; and all of it is still here.
+fn is_repeatable(failure: &Failure, request: &RequestHead, caller: &Caller<'_>) -> bool {
+    let safe = request.is("GET") || request.is("HEAD") || request.is("OPTIONS");
+    let whole = caller.upload.is_whole() || !request.upgrade.is_empty();
+    match failure {
+        Failure::NotTaken(..) => true,
+        Failure::NoAnswer(..) => safe && whole && caller.upload.kept() == 0,
+        _ => false,
+    }
 }
 
-async fn connect(service: &Service) -> Result<Box<Connection>, Failure> {
+async fn connect(service: &Service, upgrades: bool) -> Result<Connection, Failure> {
     service.metrics.upstream_connects.inc();
     let upstream = &service.upstream;
-    match timeout(service.limits.connect, upstream.connect()).await {
+    match timeout(service.limits.connect, upstream.connect(upgrades)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(cause)) => Err(Failure::Connect(format!("{}: {cause}", upstream.address()))),
         Err(_) => Err(Failure::ConnectTimeout),

@@ -1,0 +1,98 @@
+//! What whoever got a request says before the body of an answer, whatever carries it.
+
+use crate::body::{Cut, Source, TunnelReader};
+use crate::frame::{Frame, Refusal};
+use crate::message::ResponseHead;
+use crate::socket::ReadHalf;
+use crate::{head, http1, http2};
+
+/// Where answers come from.
+#[derive(Debug)]
+pub enum Answers<'a> {
+    Http1 { reader: &'a mut http1::Reader<ReadHalf>, method: &'a [u8] },
+    Http2(&'a mut http2::Answer),
+    Tunnel(&'a mut TunnelReader),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// The app is there and is being handed the request.
+    Accepted,
+    /// Nothing was executed, and nothing ever will be.
+    Refused(Refusal),
+    /// A 1xx head.
+    Informed,
+    /// A final head.
+    Answered,
+    /// A 101 head.
+    Upgraded,
+}
+
+impl Said {
+    fn head(response: &ResponseHead) -> Self {
+        match response.status {
+            101 => Self::Upgraded,
+            100..=199 => Self::Informed,
+            _ => Self::Answered,
+        }
+    }
+}
+
+impl Answers<'_> {
+    /// Waits for the next thing said before a body; a head is put in `response`. Nothing is lost if this is dropped.
+    pub async fn next(&mut self, response: &mut ResponseHead) -> Result<Said, Cut> {
+        match self {
+            Self::Http1 { reader, method } => {
+                while !reader.response(method, response)? {
+                    reader.fill().await?;
+                }
+                Ok(Said::head(response))
+            }
+            Self::Http2(answer) => {
+                answer.head(response).await?;
+                Ok(Said::head(response))
+            }
+            Self::Tunnel(reader) => loop {
+                let Some(frame) = reader.frames.frame()? else {
+                    if reader.frames.fill().await? == 0 {
+                        return Err(Cut::Ended);
+                    }
+                    continue;
+                };
+                return Ok(match frame {
+                    Frame::Accepted => Said::Accepted,
+                    Frame::Refused(why, _) => Said::Refused(why),
+                    Frame::Inform(payload) => {
+                        head::decode_inform(payload, response)?;
+                        Said::Informed
+                    }
+                    Frame::Upgraded(payload) => {
+                        head::decode_upgraded(payload, response)?;
+                        Said::Upgraded
+                    }
+                    Frame::Head(payload) => {
+                        head::decode_response(payload, response)?;
+                        Said::Answered
+                    }
+                    Frame::Data(_) | Frame::End(_) => return Err(Cut::Misplaced),
+                });
+            },
+        }
+    }
+
+    /// The body that follows a final head, or a 101.
+    pub fn body(&mut self) -> Result<Source<'_>, Cut> {
+        match self {
+            Self::Http1 { reader, .. } => Ok(Source::Http1(reader)),
+            Self::Http2(answer) => answer.body().map(Source::Http2).ok_or(Cut::Misplaced),
+            Self::Tunnel(reader) => Ok(Source::Tunnel(reader)),
+        }
+    }
+
+    /// From here on the bytes are another protocol's (after a 101).
+    pub fn upgrade(&mut self) {
+        if let Self::Http1 { reader, .. } = self {
+            reader.upgrade();
+        }
+    }
+}

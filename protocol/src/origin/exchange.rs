@@ -1,0 +1,64 @@
+//! One request under way to an origin: where its body goes, and where the answer comes from.
+
+use super::{Carrier, Connection, Http1};
+use crate::answers::Answers;
+use crate::body::{Cut, Sink};
+use crate::http2;
+use crate::message::{RequestHead, ResponseHead};
+
+#[derive(Debug)]
+pub struct Exchange(pub(super) Carried);
+
+#[derive(Debug)]
+pub(super) enum Carried {
+    Http1(Box<Http1>),
+    Http2(Box<Http2>),
+}
+
+#[derive(Debug)]
+pub(super) struct Http2 {
+    writer: http2::Writer,
+    answer: http2::Answer,
+    response: ResponseHead,
+}
+
+impl Connection {
+    /// Says a request's head. It leaves with the next flush of the body; on HTTP/2 it may wait until the origin takes another stream.
+    pub async fn request(self, head: &RequestHead) -> Result<Exchange, Cut> {
+        match self.carrier {
+            Carrier::Http1(mut connection) => {
+                connection.writer.request(head);
+                Ok(Exchange(Carried::Http1(connection)))
+            }
+            Carrier::Http2 { send, scheme } => {
+                let (request, ended) = http2::request_to(head, scheme).map_err(Cut::Malformed)?;
+                let mut send = send.ready().await?;
+                let (future, stream) = send.send_request(request, ended)?;
+                Ok(Exchange(Carried::Http2(Box::new(Http2 {
+                    writer: http2::Writer::new(stream, ended),
+                    answer: http2::Answer::new(future, head),
+                    response: ResponseHead::default(),
+                }))))
+            }
+        }
+    }
+}
+
+impl Exchange {
+    /// Both directions, for use at once, and the place for the head of the answer.
+    pub fn split<'a>(
+        &'a mut self,
+        request: &'a RequestHead,
+    ) -> (Sink<'a>, Answers<'a>, &'a mut ResponseHead) {
+        match &mut self.0 {
+            Carried::Http1(connection) => {
+                let Http1 { reader, writer, response } = &mut **connection;
+                (Sink::Http1(writer), Answers::Http1 { reader, method: &request.method }, response)
+            }
+            Carried::Http2(stream) => {
+                let Http2 { writer, answer, response } = &mut **stream;
+                (Sink::Http2(writer), Answers::Http2(answer), response)
+            }
+        }
+    }
+}
