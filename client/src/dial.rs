@@ -29,6 +29,10 @@ const HEAD_START: Duration = Duration::from_millis(300);
 /// How long one address on one rung may take. A handshake is one round trip, two for TCP.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// How long a silent rung is waited for once another one was refused. A handshake that takes longer has a round trip of
+/// more than a second; a relay that is being restarted is found back so much sooner.
+const LAST_CHANCE: Duration = Duration::from_millis(1500);
+
 /// How long a name may take to be resolved.
 const RESOLVE: Duration = Duration::from_secs(5);
 
@@ -87,13 +91,14 @@ impl Dialler {
                 }
             }
         }
-        let (won, lost) = race::first(attempts, HEAD_START).await;
+        let (won, lost) = race::first(attempts, HEAD_START, LAST_CHANCE).await;
+        let still_running = || if won.is_some() { Why::Outrun } else { Why::GivenUp };
         let mut missed: Vec<Missed> = lost
             .into_iter()
             .map(|((rung, address), why)| Missed {
                 rung,
                 address: Some(address),
-                why: why.unwrap_or(Why::Outrun),
+                why: why.unwrap_or_else(still_running),
             })
             .collect();
         for rung in [Transport::Quic, Transport::Tls] {
@@ -210,13 +215,15 @@ pub struct Missed {
 pub enum Why {
     #[error("no answer within {} s", ATTEMPT.as_secs())]
     Silent,
+    #[error("no answer")]
+    GivenUp,
     #[error("slower than the one in use")]
     Outrun,
     #[error("another transport was asked for")]
     NotWanted,
     #[error(transparent)]
     Handshake(HandshakeFailure),
-    #[error("{0}")]
+    #[error("{}", plain(.0))]
     Io(io::Error),
     #[error("{0}")]
     Quic(String),
@@ -236,7 +243,7 @@ impl fmt::Display for Missed {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
-    #[error("resolving {}: {cause}", relay.host())]
+    #[error("resolving {}: {}", relay.host(), plain(cause))]
     Resolve { relay: RelayAddress, cause: io::Error },
     #[error("connecting to the relay {relay}: {}", list(missed))]
     NoRung { relay: RelayAddress, missed: Vec<Missed> },
@@ -253,6 +260,19 @@ impl DialError {
     }
 }
 
+impl DialError {
+    pub fn relay(&self) -> &RelayAddress {
+        match self {
+            Self::Resolve { relay, .. } | Self::NoRung { relay, .. } => relay,
+        }
+    }
+
+    /// What to try where there is no verdict.
+    pub(crate) fn advice(&self) -> String {
+        format!("another network, or ask whoever runs {} whether it is up", self.relay())
+    }
+}
+
 /// Whether trying again cannot help. An expired certificate of the relay's may be a wrong clock, here or there, and
 /// both are corrected while we wait.
 pub(crate) fn is_final(failure: HandshakeFailure) -> bool {
@@ -262,6 +282,16 @@ pub(crate) fn is_final(failure: HandshakeFailure) -> bool {
         | HandshakeFailure::OurCertificateRefused => true,
         HandshakeFailure::Expired | HandshakeFailure::Other => false,
         _ => false,
+    }
+}
+
+/// Without the system's number, which says nothing that the words do not.
+fn plain(error: &io::Error) -> String {
+    match (error.raw_os_error(), error.to_string()) {
+        (Some(number), text) => {
+            text.strip_suffix(&format!(" (os error {number})")).unwrap_or(&text).to_lowercase()
+        }
+        (None, text) => text,
     }
 }
 

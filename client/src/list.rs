@@ -107,7 +107,10 @@ impl ListError {
     pub fn advice(&self) -> Option<String> {
         match self {
             Self::Session(error) => error.advice(),
-            Self::Dial(_) | Self::NotNow(_) | Self::Asking { .. } | Self::Silent { .. } => None,
+            Self::Dial(error) => Some(error.advice()),
+            Self::NotNow(_) | Self::Asking { .. } | Self::Silent { .. } => {
+                Some("again in a moment".to_owned())
+            }
         }
     }
 }

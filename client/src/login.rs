@@ -174,7 +174,7 @@ impl LoginError {
                             in between, or the relay has a new authority: ask for a new token"
                         .to_owned()
                 }
-                None => format!("another network, or ask whoever runs {} whether it is up", host_of(error)),
+                None => error.advice(),
             }),
             Self::Refused { code: RefusedCode::Busy, .. } => Some("again in a minute".to_owned()),
             Self::Refused { .. } => Some(
@@ -191,15 +191,9 @@ impl LoginError {
     }
 }
 
-fn host_of(error: &DialError) -> &RelayAddress {
-    match error {
-        DialError::Resolve { relay, .. } | DialError::NoRung { relay, .. } => relay,
-    }
-}
-
 /// Said plainly where it matters most: the token was not shown to anybody.
 fn unreached(error: &DialError) -> String {
-    let relay = host_of(error);
+    let relay = error.relay();
     match error.verdict() {
         Some(HandshakeFailure::NotThisRelay) => {
             format!(

@@ -13,9 +13,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use culvert_protocol::hello::UnixMillis;
 use jiff::{Timestamp, Zoned};
 use serde::Serialize;
+
+mod text;
+
+pub use text::{ago, because, shown, shown_bytes};
 
 /// Lines that wait for the terminal: a second of busy traffic.
 const WAITING: usize = 1024;
@@ -177,63 +180,6 @@ impl Screen {
     fn paint(&self, colour: &str, text: &str) -> String {
         if self.0.look.colour { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
     }
-}
-
-/// Text as a terminal may have it: control characters, and those that are invisible or turn the direction of what
-/// follows, are written as escapes.
-pub fn shown(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for char in text.chars() {
-        if is_plain(char) { shown.push(char) } else { shown.extend(char.escape_unicode()) }
-    }
-    shown
-}
-
-/// The same for bytes that may not be text.
-pub fn shown_bytes(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        text.push_str(&shown(chunk.valid()));
-        for byte in chunk.invalid() {
-            let _ = write!(text, "\\x{byte:02x}");
-        }
-    }
-    text
-}
-
-/// An error and its causes, in one line. A cause that its error has already told is not repeated.
-pub fn because(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let told = error.to_string();
-        if !text.ends_with(&told) {
-            let _ = write!(text, ": {told}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
-/// How long before `now` a moment was: `4m ago`, or `just now` for what is not past.
-pub fn ago(moment: UnixMillis, now: UnixMillis) -> String {
-    let seconds = now.0.saturating_sub(moment.0) / 1000;
-    match seconds {
-        0 => "just now".to_owned(),
-        1..60 => format!("{seconds}s ago"),
-        60..3600 => format!("{}m ago", seconds / 60),
-        3600..86_400 => format!("{}h ago", seconds / 3600),
-        _ => format!("{}d ago", seconds / 86_400),
-    }
-}
-
-fn is_plain(char: char) -> bool {
-    !char.is_control()
-        && !matches!(
-            char,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-        )
 }
 
 /// A query may hold what nobody else should read, and lines end up in files.
@@ -417,9 +363,8 @@ mod tests {
                 screen.exchange(&hostile);
             });
             assert_eq!(line.lines().count(), 1, "{line:?}");
-            assert!(line.trim_end_matches('\n').chars().all(is_plain), "{line:?}");
+            assert!(line.trim_end_matches('\n').chars().all(text::is_plain), "{line:?}");
         }
-        assert_eq!(shown_bytes(b"/caf\xc3\xa9/\xff\x00"), "/café/\\xff\\u{0}");
     }
 
     #[test]
@@ -462,20 +407,5 @@ mod tests {
         }
         assert!(screen.0.lost.load(Ordering::Relaxed) > 0);
         drop(release);
-    }
-
-    #[test]
-    fn a_moment_is_told_by_its_age() {
-        let now = UnixMillis(1_000_000_000);
-        for (before, said) in [
-            (0, "just now"),
-            (59_999, "59s ago"),
-            (60_000, "1m ago"),
-            (7_200_000, "2h ago"),
-            (200_000_000, "2d ago"),
-        ] {
-            assert_eq!(ago(UnixMillis(now.0 - before), now), said);
-        }
-        assert_eq!(ago(UnixMillis(u64::MAX), now), "just now");
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::dial::{Dialler, Line, Rungs, SetupError, Why};
+use crate::dial::{Dialler, Line, Missed, Rungs, SetupError, Why};
 use crate::profile::Profile;
 use crate::screen::Screen;
 use crate::serve::Apps;
@@ -258,18 +258,12 @@ impl Life {
     }
 }
 
-/// The rung in use, and what was wrong with those that were tried before it.
+/// The rung in use, and, where it is not the best one, what was wrong with that.
 fn how(line: &Line) -> String {
-    let mut text = line.tunnel.transport().to_string();
-    let tried = line.missed.iter().filter(|missed| !matches!(missed.why, Why::NotWanted));
-    for (at, missed) in tried.enumerate() {
-        text.push_str(if at == 0 { " (" } else { "; " });
-        text.push_str(&missed.to_string());
-    }
-    if text.contains('(') {
-        text.push(')');
-    }
-    text
+    let rung = line.tunnel.transport();
+    let tried = |missed: &&Missed| rung != Transport::Quic && !matches!(missed.why, Why::NotWanted);
+    let missed: Vec<_> = line.missed.iter().filter(tried).map(ToString::to_string).collect();
+    if missed.is_empty() { rung.to_string() } else { format!("{rung} ({})", missed.join("; ")) }
 }
 
 impl fmt::Debug for Life {

@@ -197,8 +197,8 @@ impl Relay {
         };
 
         // Whoever balances load is told first, so that callers stop coming while they are still being served.
-        info!(grace = ?grace, "draining");
         readiness.draining();
+        info!(grace = ?grace, "draining");
         // No new exchanges. Tunnels stay up: what is under way runs through them.
         refuse.cancel();
         port.drain.cancel();

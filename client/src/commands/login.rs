@@ -82,7 +82,7 @@ impl LoggedIn {
         let until = not_after.map_or_else(String::new, |end| {
             let left =
                 end.duration_since(Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::UNIX_EPOCH));
-            format!(", until {end:.0} ({} h from now)", left.as_hours())
+            format!(", until {end:.0} ({} h from now)", (left.as_mins() + 30) / 60)
         });
         format!("logged in to {relay} as {name}{until}")
     }

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
-/// The first success. Each attempt is started when the one before has failed or has had its `head_start`. Those that
-/// have not won come back with their errors in their own order; `None` for one that was still running, and is dropped.
-/// One that was not started is not among them.
+/// The first success. Each attempt is started when the one before has failed or has had its `head_start`. When all are
+/// started and one has failed, those that are silent have `last_chance` left: what refuses one mostly answers none, and
+/// beginning anew finds out sooner that it is back. Those that have not won come back with their errors in their own
+/// order; `None` for one that was still running, and is dropped. One that was not started is not among them.
 pub(super) async fn first<K, T, E, F>(
     attempts: Vec<(K, F)>,
     head_start: Duration,
+    last_chance: Duration,
 ) -> (Option<T>, Vec<(K, Option<E>)>)
 where
     F: Future<Output = Result<T, E>> + Unpin,
@@ -20,6 +22,7 @@ where
     let mut started: Vec<(K, Option<E>)> = Vec::new();
     let mut waiting = attempts.into_iter();
     let mut running: FuturesUnordered<Numbered<F>> = FuturesUnordered::new();
+    let mut failed_at: Option<Instant> = None;
     loop {
         let next = waiting.next();
         let more = next.is_some();
@@ -41,9 +44,12 @@ where
                     if let Some((_, why)) = started.get_mut(number) {
                         *why = Some(error);
                     }
+                    failed_at = Some(Instant::now());
                 }
             },
             () = sleep(head_start), if more => {}
+            () = sleep_until(failed_at.map_or_else(Instant::now, |at| at + last_chance)),
+                if !more && failed_at.is_some() => return (None, started),
         }
     }
 }
@@ -81,11 +87,12 @@ mod tests {
     }
 
     const HEAD_START: Duration = Duration::from_millis(300);
+    const LAST_CHANCE: Duration = Duration::from_millis(1500);
 
     #[tokio::test(start_paused = true)]
     async fn the_first_has_a_head_start_and_keeps_it_by_answering() {
         let attempts = vec![('q', after(299, Ok("quic"))), ('t', after(0, Ok("tls")))];
-        assert_eq!(first(attempts, HEAD_START).await, (Some("quic"), vec![]));
+        assert_eq!(first(attempts, HEAD_START, LAST_CHANCE).await, (Some("quic"), vec![]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -96,7 +103,7 @@ mod tests {
             ('t', after(10, Ok("tls"))),
             ('r', after(0, Ok("never started"))),
         ];
-        assert_eq!(first(attempts, HEAD_START).await, (Some("tls"), vec![('q', None)]));
+        assert_eq!(first(attempts, HEAD_START, LAST_CHANCE).await, (Some("tls"), vec![('q', None)]));
         assert_eq!(begun.elapsed(), Duration::from_millis(310));
     }
 
@@ -104,21 +111,37 @@ mod tests {
     async fn a_refused_first_does_not_cost_its_head_start() {
         let begun = Instant::now();
         let attempts = vec![('q', after(1, Err("refused"))), ('t', after(1, Ok("tls")))];
-        assert_eq!(first(attempts, HEAD_START).await, (Some("tls"), vec![('q', Some("refused"))]));
+        assert_eq!(
+            first(attempts, HEAD_START, LAST_CHANCE).await,
+            (Some("tls"), vec![('q', Some("refused"))])
+        );
         assert!(begun.elapsed() < Duration::from_millis(10));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_early_one_that_answers_late_still_wins_over_nothing() {
-        let attempts = vec![('q', after(2000, Ok("quic"))), ('t', after(5, Err("refused")))];
-        assert_eq!(first(attempts, HEAD_START).await, (Some("quic"), vec![('t', Some("refused"))]));
+        let attempts = vec![('q', after(1700, Ok("quic"))), ('t', after(5, Err("refused")))];
+        assert_eq!(
+            first(attempts, HEAD_START, LAST_CHANCE).await,
+            (Some("quic"), vec![('t', Some("refused"))])
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_one_is_not_waited_for_where_another_was_refused() {
+        let begun = Instant::now();
+        let attempts: Vec<(char, Attempt)> =
+            vec![('q', Box::pin(pending())), ('t', after(0, Err("refused")))];
+        let lost = vec![('q', None), ('t', Some("refused"))];
+        assert_eq!(first(attempts, HEAD_START, LAST_CHANCE).await, (None, lost));
+        assert_eq!(begun.elapsed(), Duration::from_millis(1800));
     }
 
     #[tokio::test(start_paused = true)]
     async fn every_failure_is_told() {
-        let attempts = vec![('q', after(5000, Err("silent"))), ('t', after(5, Err("refused")))];
+        let attempts = vec![('q', after(100, Err("silent"))), ('t', after(5, Err("refused")))];
         let lost = vec![('q', Some("silent")), ('t', Some("refused"))];
-        assert_eq!(first(attempts, HEAD_START).await, (None, lost));
-        assert_eq!(first(Vec::<(char, Attempt)>::new(), HEAD_START).await, (None, vec![]));
+        assert_eq!(first(attempts, HEAD_START, LAST_CHANCE).await, (None, lost));
+        assert_eq!(first(Vec::<(char, Attempt)>::new(), HEAD_START, LAST_CHANCE).await, (None, vec![]));
     }
 }

@@ -191,14 +191,16 @@ impl Connection {
                 break;
             }
         }
-        // The relay closes the tunnel when it has heard that; if we did it at once, that would never arrive. One that
-        // does not answer sees the tunnel closed all the same.
-        let leaving = async {
-            if self.control.say(&FromClient::Leave).await.is_ok() {
-                self.line.tunnel.closed().await;
-            }
-        };
-        let _ = timeout(FAREWELL, leaving).await;
+        if !cut.is_cancelled() {
+            // The relay closes the tunnel when it has heard that; if we did it at once, that would never arrive. One
+            // that does not answer sees the tunnel closed all the same.
+            let leaving = async {
+                if self.control.say(&FromClient::Leave).await.is_ok() {
+                    self.line.tunnel.closed().await;
+                }
+            };
+            let _ = timeout(FAREWELL, leaving).await;
+        }
         self.close(&reason).await;
     }
 

@@ -166,7 +166,7 @@ impl SessionError {
                 Some(HandshakeFailure::NameMismatch) => {
                     Some("one of the names in the relay's `tunnel.names`, or add this one there".to_owned())
                 }
-                Some(_) => Some(login_again(&relay_of(error).to_string())),
+                Some(_) => Some(login_again(&error.relay().to_string())),
                 None => None,
             },
             Self::Refused { relay, .. } | Self::Expired { relay, .. } => {
@@ -188,12 +188,6 @@ impl SessionError {
             | Self::Invalid { .. }
             | Self::Broken => None,
         }
-    }
-}
-
-fn relay_of(error: &DialError) -> &RelayAddress {
-    match error {
-        DialError::Resolve { relay, .. } | DialError::NoRung { relay, .. } => relay,
     }
 }
 
