@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::frame::{self, Frame, WireError};
+use crate::http1::body::LengthMismatch;
 use crate::message::{Fields, Malformed};
 use crate::socket::{ReadHalf, WriteHalf};
 use crate::tunnel::{RecvHalf, SendHalf};
@@ -68,11 +69,11 @@ pub enum Cut {
     #[error(transparent)]
     Read(#[from] http1::ReadError),
     #[error(transparent)]
-    Write(#[from] http1::connection::WriteError),
-    #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
     Http2(#[from] h2::Error),
+    #[error(transparent)]
+    Length(#[from] LengthMismatch),
     #[error(transparent)]
     Wire(#[from] WireError),
     #[error(transparent)]
@@ -83,6 +84,24 @@ pub enum Cut {
     Ended,
     #[error("nothing moved for {} s", .0.as_secs_f32())]
     Stalled(Duration),
+}
+
+impl From<http2::WriteError> for Cut {
+    fn from(error: http2::WriteError) -> Self {
+        match error {
+            http2::WriteError::Http2(error) => Self::Http2(error),
+            http2::WriteError::Length(mismatch) => Self::Length(mismatch),
+        }
+    }
+}
+
+impl From<http1::connection::WriteError> for Cut {
+    fn from(error: http1::connection::WriteError) -> Self {
+        match error {
+            http1::connection::WriteError::Io(error) => Self::Io(error),
+            http1::connection::WriteError::Length(mismatch) => Self::Length(mismatch),
+        }
+    }
 }
 
 impl Cut {

@@ -10,7 +10,7 @@ mod websocket;
 
 pub use answer::Answer;
 pub use head::{request, request_to, response, response_from};
-pub use stream::{Reader, Writer};
+pub use stream::{Reader, WriteError, Writer};
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,15 @@
 //! What both ends of a tunnel agree on: HTTP messages and their HTTP/1 codec, the wire, the multiplexers.
 //! No configuration, no listener, no clock of its own.
 
-pub mod message;
+pub mod answers;
+pub mod body;
+pub mod frame;
+pub mod head;
+pub mod hello;
 pub mod http1;
 pub mod http2;
 pub mod intercept;
-pub mod hello;
-pub mod head;
-pub mod frame;
-pub mod tunnel;
-pub mod socket;
+pub mod message;
 pub mod origin;
-pub mod body;
-pub mod answers;
+pub mod socket;
+pub mod tunnel;

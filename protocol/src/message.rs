@@ -134,6 +134,12 @@ impl RequestHead {
         self.fields.first("host")
     }
 
+    /// Asks for another authority than the caller did.
+    pub fn set_host(&mut self, host: &[u8]) {
+        self.fields.remove("host");
+        self.fields.push(b"host", host);
+    }
+
     /// The path of the target, without its query.
     pub fn path(&self) -> &[u8] {
         let end = memchr::memchr(b'?', &self.target).unwrap_or(self.target.len());

@@ -122,8 +122,8 @@ impl Origin {
             });
         }
         loop {
-            let (since, connection) = self.idle.lock().pop_back()?;
-            if since.elapsed() < KEPT_FOR && !connection.reader.get_ref().is_readable() {
+            let (since, mut connection) = self.idle.lock().pop_back()?;
+            if since.elapsed() < KEPT_FOR && !connection.reader.get_mut().is_readable() {
                 return Some(Connection { carrier: Carrier::Http1(connection), reused: true });
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -36,14 +36,17 @@ where
 }
 
 impl ReadHalf {
-    /// Something is there to be read (or the peer has gone), as far as the runtime has heard: no system call.
-    pub fn is_readable(&self) -> bool {
+    /// Something is there to be read, or the peer has gone. What is rarer than TCP may lose a byte of it: not for a
+    /// stream that is read any further then.
+    pub fn is_readable(&mut self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
         match self {
-            Self::Tcp(read) => {
-                let mut context = Context::from_waker(std::task::Waker::noop());
-                read.as_ref().poll_read_ready(&mut context).is_ready()
+            // As far as the runtime has heard: no system call.
+            Self::Tcp(read) => read.as_ref().poll_read_ready(&mut context).is_ready(),
+            Self::Other(read) => {
+                let mut byte = [0];
+                Pin::new(read).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_ready()
             }
-            Self::Other(_) => false,
         }
     }
 
@@ -52,6 +55,16 @@ impl ReadHalf {
         if let Self::Tcp(read) = self {
             // An error is found again, and told, by the read that follows.
             let _ = read.readable().await;
+        }
+    }
+}
+
+impl WriteHalf {
+    /// Makes the end of the connection a reset, where it can be: for what only a proper end would make whole.
+    pub fn abort(&self) {
+        if let Self::Tcp(write) = self {
+            // A connection that is gone already needs no reset.
+            let _ = write.as_ref().set_zero_linger();
         }
     }
 }

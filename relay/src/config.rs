@@ -4,6 +4,7 @@
 
 mod file;
 mod limits;
+mod manners;
 mod resolve;
 mod upstream;
 
@@ -17,6 +18,7 @@ use culvert_protocol::intercept::ServiceName;
 
 pub(crate) use file::nearest;
 pub use limits::Limits;
+pub use manners::{Forwarded, Host, Manners, RouteField};
 pub use resolve::parse_duration;
 pub use upstream::{Upstream, UpstreamError};
 
@@ -57,6 +59,7 @@ pub struct Service {
     pub listen: SocketAddr,
     pub upstream: Upstream,
     pub limits: Limits,
+    pub manners: Manners,
     /// Whether a developer may claim every request of this service. Off unless said otherwise: such a claim takes
     /// other people's requests.
     pub all_traffic: bool,

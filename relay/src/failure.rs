@@ -4,7 +4,7 @@
 use std::fmt;
 
 use culvert_protocol::http1::Refusal;
-use culvert_protocol::message::{Body, Fields, Malformed, ResponseHead};
+use culvert_protocol::message::{Body, Fields, ResponseHead};
 
 /// The field that names the failure's label on every answer of the relay's own.
 pub const FAILURE_FIELD: &str = "culvert-failure";
@@ -29,8 +29,6 @@ pub enum Behind {
 pub enum Failure {
     #[error("the request was refused: {0}")]
     Refused(Refusal),
-    #[error("the request was refused: {0}")]
-    Malformed(Malformed),
     #[error("the caller did not send a whole request head in time")]
     HeadTimeout,
     #[error("the caller stopped sending the request's body: {0}")]
@@ -39,6 +37,8 @@ pub enum Failure {
     CallerGone,
     #[error("the caller stopped reading the response: {0}")]
     CallerStalled(String),
+    #[error("the request came back to the door that it went out by")]
+    Loop,
     #[error("more callers are connected than this relay takes")]
     TooManyCallers,
     #[error("connecting to the upstream: {0}")]
@@ -61,12 +61,12 @@ impl Failure {
     pub fn side(&self) -> Side {
         match self {
             Self::Refused(_)
-            | Self::Malformed(_)
             | Self::HeadTimeout
             | Self::CallerCut(_)
             | Self::CallerGone
             | Self::CallerStalled(_) => Side::Caller,
             Self::TooManyCallers => Side::Relay,
+            Self::Loop => Side::Tunnel,
             Self::Connect(_) | Self::ConnectTimeout => Side::Upstream,
             Self::NotTaken(behind, _)
             | Self::NoAnswer(behind, _)
@@ -79,11 +79,12 @@ impl Failure {
     pub fn status(&self) -> u16 {
         match self {
             Self::Refused(refusal) => refusal.status(),
-            Self::Malformed(_) | Self::CallerCut(_) => 400,
+            Self::CallerCut(_) => 400,
             Self::HeadTimeout => 408,
             // Nobody is left to read it; the number that nginx logs.
             Self::CallerGone | Self::CallerStalled(_) => 499,
             Self::TooManyCallers => 503,
+            Self::Loop => 508,
             Self::Connect(_) | Self::NotTaken(..) | Self::NoAnswer(..) | Self::BadAnswer(..) | Self::AnswerCut(..) => 502,
             Self::ConnectTimeout | Self::AnswerTimeout(_) => 504,
         }
@@ -93,12 +94,12 @@ impl Failure {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.label(),
-            Self::Malformed(_) => "malformed",
             Self::HeadTimeout => "head_timeout",
             Self::CallerCut(_) => "caller_cut",
             Self::CallerGone => "caller_gone",
             Self::CallerStalled(_) => "caller_stalled",
             Self::TooManyCallers => "too_many_callers",
+            Self::Loop => "loop",
             Self::Connect(_) => "upstream_unreachable",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::NotTaken(Behind::Upstream, _) => "upstream_not_taken",
@@ -117,10 +118,11 @@ impl Failure {
     /// What the caller reads: fixed text, nothing of the input echoed and no address of the inside.
     pub fn public(&self) -> &'static str {
         match self {
-            Self::Refused(_) | Self::Malformed(_) => "the request is not valid HTTP, or larger than allowed",
+            Self::Refused(_) => "the request is not valid HTTP, or larger than allowed",
             Self::HeadTimeout => "the request head did not arrive in time",
             Self::CallerCut(_) => "the request's body is malformed or did not arrive in time",
             Self::CallerGone | Self::CallerStalled(_) => "the caller is gone",
+            Self::Loop => "the developer's app sent the request back here",
             Self::TooManyCallers => "too many connections, try again later",
             Self::Connect(_) => "the service cannot be reached",
             Self::NotTaken(..) => "the service did not take the request",
@@ -162,6 +164,33 @@ impl Failure {
             ..ResponseHead::default()
         };
         (head, body)
+    }
+}
+
+impl Failure {
+    /// The answer to a gRPC call: a status, and nothing else ("Trailers-Only" of the gRPC over HTTP/2 protocol).
+    pub fn render_grpc(&self) -> (ResponseHead, Vec<u8>) {
+        let mut fields = Fields::default();
+        fields.push(b"content-type", b"application/grpc");
+        fields.push(b"grpc-status", self.grpc_status().as_bytes());
+        // The texts hold nothing that would have to be percent-encoded.
+        fields.push(b"grpc-message", self.public().as_bytes());
+        fields.push(FAILURE_FIELD.as_bytes(), self.label().as_bytes());
+        (ResponseHead { status: 200, fields, body: Body::Empty, ..ResponseHead::default() }, Vec::new())
+    }
+
+    /// As gRPC maps HTTP's statuses, except that what may be tried again is UNAVAILABLE.
+    fn grpc_status(&self) -> &'static str {
+        const INVALID_ARGUMENT: &str = "3";
+        const DEADLINE_EXCEEDED: &str = "4";
+        const INTERNAL: &str = "13";
+        const UNAVAILABLE: &str = "14";
+        match self.status() {
+            400 | 405 | 408 | 414 | 431 | 505 => INVALID_ARGUMENT,
+            504 => DEADLINE_EXCEEDED,
+            502 | 503 => UNAVAILABLE,
+            _ => INTERNAL,
+        }
     }
 }
 

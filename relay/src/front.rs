@@ -1,6 +1,6 @@
 //! The front door: one request, from its head to its record. Each stage is a file; this one is the path.
 //!
-//! accept -> parse ([`http1`], [`http2`]) -> gather -> match and pick -> forward -> respond -> record
+//! accept -> parse ([`http1`], [`http2`]) -> gather -> manners -> match and pick -> forward -> respond -> record
 //!
 //! Nothing here knows how tunnels come and go; it sees claims, and the sessions that hold them.
 
@@ -9,8 +9,12 @@ pub(crate) mod caller;
 pub(crate) mod forward;
 mod http1;
 mod http2;
+mod manners;
+mod proxy_protocol;
 mod record;
 mod timer;
+
+use std::sync::Arc;
 
 use culvert_protocol::message::RequestHead;
 
@@ -21,28 +25,42 @@ use crate::front::caller::Caller;
 use crate::front::forward::Forwarded;
 use crate::front::record::Exchange;
 use crate::service::Service;
+use crate::tunnels::session::Claim;
 
 /// Serves one request: to the developer who claims it, or to the upstream, which also gets what the developer provably
 /// never executed.
 async fn request(head: &mut RequestHead, caller: &mut Caller<'_>, service: &Service) {
     let mut exchange = Exchange::begin(service);
-    let served = async {
+    let served: Result<(), Failure> = async {
         caller.gather(head, &service.limits).await?;
-        let claim = {
-            let routes = service.routes.load();
-            head.strip_nominated(|name| routes.steers(name));
-            routes.pick(head).cloned()
-        };
-        if let Some(claim) = claim {
-            match forward::tunnel::forward(head, caller, &claim, service, &mut exchange).await? {
+        manners::rewrite(head, caller.peer, &service.manners);
+        let claim = claim(head, service);
+        caller.route = manners::route(claim.as_deref(), false, &service.manners);
+        if let Some(claim) = &claim {
+            match forward::tunnel::forward(head, caller, claim, service, &mut exchange).await? {
                 Forwarded::Answered => return Ok(()),
-                Forwarded::Unexecuted => {}
+                Forwarded::Unexecuted => caller.route = manners::route(Some(claim), true, &service.manners),
             }
         }
         forward::upstream::forward(head, caller, service, &mut exchange).await
-    };
-    let served: Result<(), Failure> = served.await;
-    if let Err(failure) = served {
-        caller.fail(&failure, &service.limits, &mut exchange).await;
     }
+    .await;
+    if let Err(failure) = served {
+        caller.fail(&failure, is_grpc(head), &service.limits, &mut exchange).await;
+    }
+}
+
+/// Whose request it is. What the caller's `Connection` names goes first, so that everybody reads the same request.
+fn claim(head: &mut RequestHead, service: &Service) -> Option<Arc<Claim>> {
+    let routes = service.routes.load();
+    head.strip_nominated(|name| routes.steers(name));
+    // Who reaches a public door from outside has no right to steer.
+    if service.manners.public { None } else { routes.pick(head).cloned() }
+}
+
+/// Whether only a gRPC status is understood as a failure.
+fn is_grpc(head: &RequestHead) -> bool {
+    head.fields.first("content-type").is_some_and(|value| {
+        value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
 }

@@ -1,22 +1,26 @@
 //! A service: a front door, what stands behind it, and what it bears.
 
+use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use culvert_protocol::origin::{Address, Origin, Speaks};
+use tokio_rustls::TlsAcceptor;
 
-use crate::config::{self, Limits};
+use crate::config::{self, Limits, Manners};
 use crate::metrics::ServiceMetrics;
 use crate::routes::Routes;
 use crate::tunnels::session::Claim;
 
-#[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: Arc<str>,
     /// Who claims what; swapped whole by the registry.
     pub(crate) routes: Arc<ArcSwap<Routes<Arc<Claim>>>>,
     pub(crate) upstream: Origin,
     pub(crate) limits: Limits,
+    pub(crate) manners: Manners,
+    /// The door speaks TLS.
+    pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) metrics: Arc<ServiceMetrics>,
 }
 
@@ -31,6 +35,8 @@ impl Service {
             routes,
             upstream: Origin::new(address(&config.upstream), Speaks::Http1),
             limits: config.limits.clone(),
+            manners: config.manners.clone(),
+            tls: None,
             metrics,
         }
     }
@@ -40,5 +46,11 @@ fn address(upstream: &config::Upstream) -> Address {
     match upstream.clone() {
         config::Upstream::Http { host, port } => Address::Tcp { host, port },
         config::Upstream::Unix { path } => Address::Unix { path },
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).finish_non_exhaustive()
     }
 }

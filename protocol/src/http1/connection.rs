@@ -212,16 +212,21 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    pub fn get_ref(&self) -> &R {
-        &self.io
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.io
     }
 }
 
 impl Reader<ReadHalf> {
-    /// Waits, without a buffer, until there is something to read.
+    /// Waits until there is something to read, or the end; without a buffer where that can be known without one.
     pub async fn ready(&mut self) {
-        self.rest();
-        self.io.ready().await;
+        if matches!(self.io, ReadHalf::Tcp(_)) {
+            self.rest();
+            self.io.ready().await;
+        } else {
+            // An error is met again, and told, by the next read.
+            let _ = self.fill().await;
+        }
     }
 }
 
@@ -315,6 +320,10 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     /// The end of our half is what ends the body (close-delimited, upgraded).
     pub fn ends_with_stream(&self) -> bool {
         matches!(self.framing, Encoder::UntilClose | Encoder::Raw)
+    }
+
+    pub fn get_ref(&self) -> &W {
+        &self.io
     }
 
     /// From here on the bytes are another protocol's (after a 101).

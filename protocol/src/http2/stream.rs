@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::head::{headers, trailers};
 use crate::body::Piece;
-use crate::http1::body::may_be_trailer;
-use crate::message::Fields;
+use crate::http1::body::{LengthMismatch, may_be_trailer};
+use crate::message::{Body, Fields};
 
 /// The half of a stream that is read.
 #[derive(Debug)]
@@ -66,6 +66,15 @@ impl Reader {
     }
 }
 
+/// Why a body could not be put on a stream; it is of no further use.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    #[error(transparent)]
+    Length(#[from] LengthMismatch),
+}
+
 /// The half of a stream that is written. Small data wait for a flush, so that the end can ride on them.
 #[derive(Debug)]
 pub struct Writer {
@@ -73,23 +82,35 @@ pub struct Writer {
     waiting: BytesMut,
     /// END_STREAM was said with the head.
     ended: bool,
+    /// What is still owed of the content-length that the head told.
+    owed: Option<u64>,
 }
 
 /// Data up to here wait for more of them, or for the end.
 const COALESCE: usize = 16 * 1024;
 
 impl Writer {
-    /// `ended`: END_STREAM was said with the head.
-    pub fn new(stream: h2::SendStream<Bytes>, ended: bool) -> Self {
-        Self { stream, waiting: BytesMut::new(), ended }
+    /// `ended`: END_STREAM was said with the head. `body`: what the head said would follow.
+    pub fn new(stream: h2::SendStream<Bytes>, ended: bool, body: Body) -> Self {
+        let owed = match body {
+            Body::Exact(length) if !ended => Some(length),
+            Body::Exact(_) | Body::Empty | Body::Streamed => None,
+        };
+        Self { stream, waiting: BytesMut::new(), ended, owed }
     }
 
-    pub async fn data(&mut self, data: &[u8]) -> Result<(), h2::Error> {
+    pub async fn data(&mut self, data: &[u8]) -> Result<(), WriteError> {
+        if let Some(owed) = &mut self.owed {
+            *owed = owed.checked_sub(data.len() as u64).ok_or(LengthMismatch::TooLong)?;
+        }
         if self.waiting.len() + data.len() > COALESCE {
             self.flush().await?;
         }
         self.waiting.extend_from_slice(data);
-        if self.waiting.len() > COALESCE { self.flush().await } else { Ok(()) }
+        if self.waiting.len() > COALESCE {
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     /// Sends what waits, as fast as the peer's windows open.
@@ -103,20 +124,23 @@ impl Writer {
     }
 
     /// Sends what waits and ends the stream.
-    pub async fn end(&mut self, trailers: Option<&Fields>) -> Result<(), h2::Error> {
+    pub async fn end(&mut self, trailers: Option<&Fields>) -> Result<(), WriteError> {
         if self.ended {
             return Ok(());
+        }
+        if self.owed.is_some_and(|owed| owed > 0) {
+            return Err(LengthMismatch::TooShort.into());
         }
         let headers = trailers
             .and_then(|trailers| headers(trailers.iter().filter(|(name, _)| may_be_trailer(name))).ok());
         let headers = headers.filter(|headers| !headers.is_empty());
         if let Some(headers) = headers {
             self.flush().await?;
-            return self.stream.send_trailers(headers);
+            return Ok(self.stream.send_trailers(headers)?);
         }
         loop {
             if self.waiting.is_empty() {
-                return self.stream.send_data(Bytes::new(), true);
+                return Ok(self.stream.send_data(Bytes::new(), true)?);
             }
             let room = self.room().await?;
             let chunk = self.waiting.split_to(room.min(self.waiting.len())).freeze();

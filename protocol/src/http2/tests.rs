@@ -1,6 +1,10 @@
 //! Heads between HTTP/2 and the one representation: what HTTP/1 would refuse is refused here too.
 
+use bytes::Bytes;
+
 use super::*;
+use crate::body::Piece;
+use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version};
 
 type Lines<'a> = &'a [(&'a str, &'a [u8])];
 
@@ -209,7 +213,7 @@ async fn trailers_pass_both_ways_except_those_that_steer() {
         assert!(reader.is_done());
         assert_eq!(lines(&trailers), [line("x-sum", "1")]);
         let stream = respond.send_response(http::Response::new(()), false).unwrap();
-        let mut writer = Writer::new(stream, false);
+        let mut writer = Writer::new(stream, false, Body::Streamed);
         for piece in body.chunks(2) {
             writer.data(piece).await.unwrap();
         }
@@ -232,7 +236,7 @@ async fn a_body_larger_than_every_window_arrives_whole() {
     let (_, heard, trailers) = exchange(b"", http::HeaderMap::new(), |reader, mut respond| async move {
         drop(reader);
         let stream = respond.send_response(http::Response::new(()), false).unwrap();
-        let mut writer = Writer::new(stream, false);
+        let mut writer = Writer::new(stream, false, Body::Streamed);
         for piece in sent.chunks(50_000) {
             writer.data(piece).await.unwrap();
         }

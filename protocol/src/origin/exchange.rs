@@ -35,7 +35,7 @@ impl Connection {
                 let mut send = send.ready().await?;
                 let (future, stream) = send.send_request(request, ended)?;
                 Ok(Exchange(Carried::Http2(Box::new(Http2 {
-                    writer: http2::Writer::new(stream, ended),
+                    writer: http2::Writer::new(stream, ended, head.body),
                     answer: http2::Answer::new(future, head),
                     response: ResponseHead::default(),
                 }))))

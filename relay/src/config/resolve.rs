@@ -103,7 +103,8 @@ fn service(
         at(&typed_upstream, format!("`{}`: {error}", without_user(&typed_upstream.value)))
     })?;
     let limits = own.map_or_else(|| Ok(defaults.clone()), |keys| limits(keys, defaults))?;
-    Ok(Service { name, listen, upstream, limits, all_traffic: all_traffic.unwrap_or(false) })
+    let manners = super::Manners::default();
+    Ok(Service { name, listen, upstream, limits, manners, all_traffic: all_traffic.unwrap_or(false) })
 }
 
 fn limits(keys: LimitsKeys, defaults: &Limits) -> Result<Limits, Problem> {

@@ -2,20 +2,24 @@
 //! moment to the end of the first head. Which version of HTTP they speak, their first bytes say.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use culvert_protocol::http1::{Reply, encode_response};
+use culvert_protocol::socket;
 use parking_lot::Mutex;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{http1, http2};
+use super::caller::Peer;
+use super::{http1, http2, proxy_protocol};
 use crate::failure::Failure;
 use crate::service::Service;
 
@@ -86,39 +90,83 @@ fn turn_away(stream: &TcpStream, service: &Service) {
     let _ = stream.try_write(&answer);
 }
 
-async fn connection(mut stream: TcpStream, peer: SocketAddr, door: &Door) {
+/// One deadline from here to the end of the first head: through the PROXY header, TLS and the sniff.
+async fn connection(stream: TcpStream, peer: SocketAddr, door: &Door) {
     let deadline = Instant::now() + door.service.limits.head_read;
-    let mut first = BytesMut::new();
-    let version = tokio::select! {
+    let arrived = tokio::select! {
         biased;
-        version = timeout_at(deadline, sniff(&mut stream, &mut first)) => version,
+        arrived = timeout_at(deadline, arrive(stream, peer, &door.service)) => arrived,
         () = door.stop.cancelled() => return,
     };
-    match version {
-        Ok(Ok(Sniffed::Http1)) => http1::connection(stream, peer, first, deadline, door).await,
-        Ok(Ok(Sniffed::Http2)) => http2::connection(stream, peer, first, door).await,
-        Ok(Err(_)) => {}
+    match arrived {
+        Ok(Ok(Arrived { peer, stream: Secured::Plain(stream), first, http2: false })) => {
+            let Ok(halves) = socket::tcp(stream) else { return };
+            http1::connection(halves, peer, first, deadline, door).await;
+        }
+        Ok(Ok(Arrived { peer, stream: Secured::Tls(stream), first, http2: false })) => {
+            http1::connection(socket::other(*stream), peer, first, deadline, door).await;
+        }
+        Ok(Ok(Arrived { peer, stream: Secured::Plain(stream), first, http2: true })) => {
+            http2::connection(stream, peer, first, door).await;
+        }
+        Ok(Ok(Arrived { peer, stream: Secured::Tls(stream), first, http2: true })) => {
+            http2::connection(*stream, peer, first, door).await;
+        }
+        Ok(Err(cause)) => {
+            tracing::debug!(service = %door.service.name, %peer, "a caller that said nothing of use: {cause}");
+            door.service.metrics.rejected("arrival");
+        }
         Err(_) => door.service.metrics.rejected("head_timeout"),
     }
 }
 
-enum Sniffed {
-    Http1,
-    Http2,
+/// A caller whose first bytes are known.
+struct Arrived {
+    peer: Peer,
+    stream: Secured,
+    first: BytesMut,
+    http2: bool,
 }
 
-async fn sniff(stream: &mut TcpStream, first: &mut BytesMut) -> std::io::Result<Sniffed> {
+enum Secured {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+async fn arrive(mut stream: TcpStream, peer: SocketAddr, service: &Service) -> io::Result<Arrived> {
+    stream.set_nodelay(true)?;
+    let mut peer = peer;
+    let told = &service.manners.proxy_protocol;
+    if told.iter().any(|network| network.contains(&peer.ip().to_canonical())) {
+        peer = proxy_protocol::read(&mut stream).await?.unwrap_or(peer);
+    }
+    let mut first = BytesMut::new();
+    match &service.tls {
+        None => {
+            let http2 = sniff(&mut stream, &mut first).await?;
+            Ok(Arrived { peer: Peer::new(peer, false), stream: Secured::Plain(stream), first, http2 })
+        }
+        Some(acceptor) => {
+            let mut stream = Box::new(acceptor.accept(stream).await?);
+            let http2 = sniff(&mut *stream, &mut first).await?;
+            Ok(Arrived { peer: Peer::new(peer, true), stream: Secured::Tls(stream), first, http2 })
+        }
+    }
+}
+
+/// Whether the caller speaks HTTP/2, by its first bytes, which are put in `first`.
+async fn sniff(stream: &mut (impl AsyncRead + Unpin), first: &mut BytesMut) -> io::Result<bool> {
     first.reserve(http1::FIRST_READ);
     loop {
         if stream.read_buf(first).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let compared = first.len().min(PREFACE.len());
         if first.get(..compared) != PREFACE.get(..compared) {
-            return Ok(Sniffed::Http1);
+            return Ok(false);
         }
         if compared == PREFACE.len() {
-            return Ok(Sniffed::Http2);
+            return Ok(true);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The caller's side of one exchange, whichever version of HTTP it speaks: a body to take, and a place to answer.
 
 use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use culvert_protocol::body::{Cut, Idle, Piece, Sink, Source};
@@ -11,6 +12,7 @@ use culvert_protocol::socket::WriteHalf;
 
 use crate::config::Limits;
 use crate::failure::{Failure, Side};
+use crate::front::manners;
 use crate::front::record::Exchange;
 use crate::front::timer::Timer;
 
@@ -23,7 +25,25 @@ pub(crate) struct Caller<'a> {
     pub(crate) upload: Upload<'a>,
     pub(crate) answer: Answer<'a>,
     pub(crate) timer: &'a mut Timer,
-    pub(crate) peer: &'a str,
+    pub(crate) peer: &'a Peer,
+    /// Where the request went, for the response to tell.
+    pub(crate) route: Option<Box<str>>,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: IpAddr,
+    /// Address and port, as they are shown.
+    pub(crate) shown: String,
+    /// The connection is TLS.
+    pub(crate) secure: bool,
+}
+
+impl Peer {
+    pub(crate) fn new(address: SocketAddr, secure: bool) -> Self {
+        Self { address: address.ip().to_canonical(), shown: address.to_string(), secure }
+    }
 }
 
 /// The request's body: its beginning, kept, and the rest where it comes from.
@@ -61,10 +81,10 @@ impl<'a> Caller<'a> {
         kept: &'a mut Vec<u8>,
         answer: Answer<'a>,
         timer: &'a mut Timer,
-        peer: &'a str,
+        peer: &'a Peer,
     ) -> Self {
         kept.clear();
-        Self { upload: Upload { source, kept, whole: None }, answer, timer, peer }
+        Self { upload: Upload { source, kept, whole: None }, answer, timer, peer, route: None }
     }
 
     /// Takes what is here of the body without waiting. A chunked body is waited for until its first chunk's head has
@@ -95,18 +115,28 @@ impl<'a> Caller<'a> {
     }
 
     /// Answers in the relay's own name, if nothing was answered yet; else cuts the answer short, so that nobody takes it for whole.
-    pub(crate) async fn fail(&mut self, failure: &Failure, limits: &Limits, exchange: &mut Exchange<'_>) {
+    pub(crate) async fn fail(
+        &mut self,
+        failure: &Failure,
+        grpc: bool,
+        limits: &Limits,
+        exchange: &mut Exchange<'_>,
+    ) {
         let open = !self.answer.is_committed();
         exchange.failed(failure, open);
         if matches!(failure, Failure::CallerGone | Failure::CallerStalled(_)) || !open {
             return self.answer.cut();
         }
-        let (head, body) = failure.render();
+        if failure.side() == Side::Caller && self.answer.reset_stream(failure) {
+            return;
+        }
+        if !self.upload.is_whole() || failure.side() == Side::Caller {
+            self.answer.is_last();
+        }
+        let (mut head, body) = if grpc { failure.render_grpc() } else { failure.render() };
+        manners::dress(&mut head, self.route.as_deref(), false);
+        let bodiless = body.is_empty() || self.answer.is_to_head();
         let said = async {
-            if !self.upload.is_whole() || failure.side() == Side::Caller {
-                self.answer.is_last();
-            }
-            let bodiless = self.answer.is_to_head();
             self.answer.head(&head)?;
             let mut sink = self.answer.sink()?;
             if !bodiless {
@@ -205,8 +235,9 @@ impl Answer<'_> {
             }
             Self::Http2 { respond, to_head, body } => {
                 let response = http2::response(head).map_err(|_| Cut::Misplaced)?;
-                let ended = *to_head || matches!(head.body, Body::Empty | Body::Exact(0));
-                *body = Some(http2::Writer::new(respond.send_response(response, ended)?, ended));
+                let ended =
+                    head.status != 101 && (*to_head || matches!(head.body, Body::Empty | Body::Exact(0)));
+                *body = Some(http2::Writer::new(respond.send_response(response, ended)?, ended, head.body));
                 Ok(())
             }
         }
@@ -241,6 +272,17 @@ impl Answer<'_> {
         }
     }
 
+    /// Ends a malformed HTTP/2 request as RFC 9113 §8.1.1 has it. `false`: it is to be answered.
+    fn reset_stream(&mut self, failure: &Failure) -> bool {
+        match (self, failure) {
+            (Self::Http2 { respond, .. }, failure) if failure.status() == 400 => {
+                respond.send_reset(h2::Reason::PROTOCOL_ERROR);
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn is_to_head(&self) -> bool {
         match self {
             Self::Http1 { reply, .. } => reply.to_head,
@@ -251,7 +293,11 @@ impl Answer<'_> {
     /// Ends the exchange so that the caller sees that it is not whole.
     fn cut(&mut self) {
         match self {
-            Self::Http1 { keep_alive, committed, .. } => {
+            Self::Http1 { writer, keep_alive, committed, .. } => {
+                if *committed {
+                    // To HTTP/1.0, a proper end is what makes the answer whole.
+                    writer.get_ref().abort();
+                }
                 *keep_alive = false;
                 *committed = true;
             }

@@ -9,13 +9,17 @@ use std::time::Duration;
 
 use culvert_protocol::answers::{Answers, Said};
 use culvert_protocol::body::{self, CopyError, Cut, Sink, Source, copy};
-use culvert_protocol::http1::{self, ReadError};
+use culvert_protocol::http1::ReadError;
 use culvert_protocol::message::{RequestHead, ResponseHead};
 
 use crate::config::Limits;
 use crate::failure::{Behind, Failure};
 use crate::front::caller::{Caller, caller_cut};
+use crate::front::manners;
 use crate::front::record::Exchange;
+
+/// 1xx responses before a final one: a 100, some 102 and 103.
+const MOST_INFORMED: usize = 16;
 
 /// What became of a request that was given to a developer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub(crate) struct Backend<'a> {
     pub(crate) answers: Answers<'a>,
     /// How long the answer's head may take once the whole request was sent.
     pub(crate) patience: Duration,
+    /// Its responses are told to have passed us.
+    pub(crate) via: bool,
 }
 
 /// Carries an exchange to its end. `response` holds the head that `first` speaks of, if anything was said already.
@@ -53,7 +59,7 @@ pub(crate) async fn carry(
     let sent = AtomicBool::new(caller.upload.is_whole() || upgrades);
     let taken = AtomicBool::new(true);
     let uploaded = AtomicU64::new(caller.upload.kept());
-    let (upload, answer, timer) = (&mut caller.upload, &mut caller.answer, &mut *caller.timer);
+    let Caller { upload, answer, timer, route, .. } = &mut *caller;
     let (sink, answers) = (&mut backend.sink, &mut backend.answers);
 
     let up = async {
@@ -70,6 +76,7 @@ pub(crate) async fn carry(
         Failure::CallerGone
     };
     let down = async {
+        let mut informed = 0;
         loop {
             let said = match first.take() {
                 Some(said) => said,
@@ -87,8 +94,18 @@ pub(crate) async fn carry(
                 Said::Refused(_) => {
                     return Err(Failure::BadAnswer(behind, "a refusal after it had accepted".into()));
                 }
-                Said::Informed => answer.inform(response).await.map_err(caller_lost)?,
+                Said::Informed if informed == MOST_INFORMED => {
+                    return Err(Failure::BadAnswer(
+                        behind,
+                        "more informational responses than anybody needs".into(),
+                    ));
+                }
+                Said::Informed => {
+                    informed += 1;
+                    answer.inform(response).await.map_err(caller_lost)?;
+                }
                 Said::Upgraded if upgrades => {
+                    manners::dress(response, route.as_deref(), backend.via);
                     answer.head(response).map_err(caller_lost)?;
                     return Ok((Said::Upgraded, 0));
                 }
@@ -96,17 +113,15 @@ pub(crate) async fn carry(
                     return Err(Failure::BadAnswer(behind, "an upgrade that nobody asked for".into()));
                 }
                 Said::Answered => {
+                    manners::dress(response, route.as_deref(), backend.via);
                     answer.head(response).map_err(caller_lost)?;
                     let mut sink = answer.sink().map_err(caller_lost)?;
                     let mut source = answers.body().map_err(|cut| no_answer(behind, cut))?;
-                    let moved =
-                        copy(&mut source, &mut sink, down_idle).await.map_err(|cut| match cut {
-                            CopyError::Source(cut) => Failure::AnswerCut(behind, cut.to_string()),
-                            CopyError::Sink(cut @ Cut::Write(http1::connection::WriteError::Length(_))) => {
-                                Failure::AnswerCut(behind, cut.to_string())
-                            }
-                            CopyError::Sink(cut) => caller_lost(cut),
-                        })?;
+                    let moved = copy(&mut source, &mut sink, down_idle).await.map_err(|cut| match cut {
+                        CopyError::Source(cut) => Failure::AnswerCut(behind, cut.to_string()),
+                        CopyError::Sink(cut @ Cut::Length(_)) => Failure::AnswerCut(behind, cut.to_string()),
+                        CopyError::Sink(cut) => caller_lost(cut),
+                    })?;
                     return Ok((Said::Answered, moved));
                 }
             }

@@ -1,6 +1,5 @@
 //! A caller's HTTP/1 connection: a head, its exchange, and again.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -8,12 +7,11 @@ use culvert_protocol::body::Source;
 use culvert_protocol::http1::connection::ReadError;
 use culvert_protocol::http1::{Limits, Reader, Reply, Writer};
 use culvert_protocol::message::RequestHead;
-use culvert_protocol::socket::{self, ReadHalf, WriteHalf};
-use tokio::net::TcpStream;
+use culvert_protocol::socket::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout};
 
 use super::accept::Door;
-use super::caller::{Answer, Caller};
+use super::caller::{Answer, Caller, Peer};
 use super::record::Exchange;
 use super::timer::Timer;
 use crate::failure::Failure;
@@ -26,14 +24,12 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 pub(super) async fn connection(
-    stream: TcpStream,
-    peer: SocketAddr,
+    (read, write): (ReadHalf, WriteHalf),
+    peer: Peer,
     first: BytesMut,
     deadline: Instant,
     door: &Door,
 ) {
-    let Ok((read, write)) = socket::tcp(stream) else { return };
-    let peer = peer.to_string();
     let mut connection = Connection {
         reader: Reader::with_buffer(read, Limits::default(), first),
         writer: Writer::new(write),
@@ -46,7 +42,7 @@ pub(super) async fn connection(
         match connection.head(&mut head, deadline.take(), door).await {
             Ok(true) => {}
             Ok(false) => return,
-            Err(failure) => return connection.refuse(&failure, door).await,
+            Err(failure) => return connection.refuse(&failure, &peer, door).await,
         }
         if !connection.exchange(&mut head, &peer, door).await {
             return connection.close().await;
@@ -107,7 +103,7 @@ impl Connection {
     }
 
     /// One exchange. Returns whether another one can follow.
-    async fn exchange(&mut self, head: &mut RequestHead, peer: &str, door: &Door) -> bool {
+    async fn exchange(&mut self, head: &mut RequestHead, peer: &Peer, door: &Door) -> bool {
         let mut reply = Reply::to(head);
         reply.keep_alive &= !door.stop.is_cancelled();
         let answer = Answer::Http1 { writer: &mut self.writer, reply, committed: false, keep_alive: false };
@@ -119,7 +115,7 @@ impl Connection {
     }
 
     /// Answers what is not a request, and closes.
-    async fn refuse(&mut self, failure: &Failure, door: &Door) {
+    async fn refuse(&mut self, failure: &Failure, peer: &Peer, door: &Door) {
         door.service.metrics.rejected(failure.label());
         let mut exchange = Exchange::begin(&door.service);
         let answer = Answer::Http1 {
@@ -129,8 +125,8 @@ impl Connection {
             keep_alive: false,
         };
         let source = Source::Http1(&mut self.reader);
-        let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, "");
-        caller.fail(failure, &door.service.limits, &mut exchange).await;
+        let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, peer);
+        caller.fail(failure, false, &door.service.limits, &mut exchange).await;
         drop(exchange);
         self.close().await;
     }

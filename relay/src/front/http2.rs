@@ -1,7 +1,6 @@
 //! A caller's HTTP/2 connection: as many exchanges at once as it was granted.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,16 +8,18 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use culvert_protocol::body::Source;
+use culvert_protocol::http1::{Limits, Refusal};
 use culvert_protocol::http2::Reader;
 use culvert_protocol::message::RequestHead;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::accept::Door;
-use super::caller::{Answer, Caller};
+use super::caller::{Answer, Caller, Peer};
+use super::record::Exchange;
 use super::timer::Timer;
+use crate::failure::Failure;
 use crate::service::Service;
 
 /// What Envoy advises for a front door: windows a stream, a connection.
@@ -31,10 +32,10 @@ const LOCAL_RESETS: usize = 1024;
 /// Bytes that wait for one caller's windows, all streams together.
 const SEND_BUFFER: usize = 64 * 1024;
 
-pub(super) async fn connection(stream: TcpStream, peer: SocketAddr, first: BytesMut, door: &Door) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
+pub(super) async fn connection<T>(stream: T, peer: Peer, first: BytesMut, door: &Door)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let limits = &door.service.limits;
     let mut builder = h2::server::Builder::new();
     builder
@@ -45,12 +46,13 @@ pub(super) async fn connection(stream: TcpStream, peer: SocketAddr, first: Bytes
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .max_concurrent_reset_streams(PENDING_RESETS)
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER)
+        .enable_connect_protocol();
     let handshake = builder.handshake::<_, Bytes>(Sniffed { first, stream });
     let Ok(Ok(mut connection)) = timeout(limits.head_read, handshake).await else {
         return door.service.metrics.rejected("h2_handshake");
     };
-    let peer: Arc<str> = peer.to_string().into();
+    let peer = Arc::new(peer);
     let mut exchanges = JoinSet::new();
     let mut stopping = false;
     loop {
@@ -94,14 +96,13 @@ async fn idle_limit<F: Future>(limit: Duration, idle: bool, step: F) -> Option<F
 async fn exchange(
     request: http::Request<h2::RecvStream>,
     mut respond: h2::server::SendResponse<Bytes>,
-    peer: Arc<str>,
+    peer: Arc<Peer>,
     service: Arc<Service>,
 ) {
     let (parts, stream) = request.into_parts();
     let mut head = RequestHead::default();
     let checked = culvert_protocol::http2::request(&parts, stream.is_end_stream(), &mut head);
-    let refused = checked.is_err() || head.is("CONNECT");
-    if refused {
+    if checked.is_err() {
         // A malformed request is a stream error (RFC 9113 §8.1.1).
         service.metrics.rejected("malformed");
         return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
@@ -109,17 +110,39 @@ async fn exchange(
     let (mut body, mut kept, mut timer) = (Reader::new(stream), Vec::new(), Timer::new());
     let answer = Answer::Http2 { respond, to_head: head.is("HEAD"), body: None };
     let mut caller = Caller::new(Source::Http2(&mut body), &mut kept, answer, &mut timer, &peer);
-    super::request(&mut head, &mut caller, &service).await;
+    match oversized(&head, &Limits::default()) {
+        None => super::request(&mut head, &mut caller, &service).await,
+        Some(refusal) => {
+            service.metrics.rejected(refusal.label());
+            let mut exchange = Exchange::begin(&service);
+            caller.fail(&Failure::Refused(refusal), false, &service.limits, &mut exchange).await;
+        }
+    }
+}
+
+/// The limits of HTTP/1 that `h2` does not know; it has bounded the header list as a whole.
+fn oversized(head: &RequestHead, limits: &Limits) -> Option<Refusal> {
+    if head.method.len() > limits.method {
+        Some(Refusal::RequestLine)
+    } else if head.target.len() > limits.target {
+        Some(Refusal::TargetTooLong)
+    } else if head.fields.len() > limits.fields {
+        Some(Refusal::TooManyFields)
+    } else if head.fields.iter().any(|(name, value)| name.len() + value.len() > limits.field) {
+        Some(Refusal::FieldTooLarge)
+    } else {
+        None
+    }
 }
 
 /// The connection with the bytes that were read of it already.
 #[derive(Debug)]
-struct Sniffed {
+struct Sniffed<T> {
     first: BytesMut,
-    stream: TcpStream,
+    stream: T,
 }
 
-impl AsyncRead for Sniffed {
+impl<T: AsyncRead + Unpin> AsyncRead for Sniffed<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -135,7 +158,7 @@ impl AsyncRead for Sniffed {
     }
 }
 
-impl AsyncWrite for Sniffed {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Sniffed<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -135,7 +135,7 @@ fn what_never_ends_is_refused_before_it_costs_more_than_a_head() {
         let mut head = RequestHead::default();
         let ended = take(&mut reader, &mut head, Reader::request);
         assert!(matches!(ended, Err(ReadError::Refused(other)) if other == refusal), "{name}: {ended:?}");
-        let read = raw.len() - reader.get_ref().bytes.len();
+        let read = raw.len() - reader.get_mut().bytes.len();
         assert!(read <= MOST_READ, "{name}: {read} bytes were read");
     }
 }

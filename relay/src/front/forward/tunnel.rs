@@ -12,6 +12,7 @@ use culvert_protocol::tunnel::SendHalf;
 use super::{Backend, Forwarded, carry, no_answer};
 use crate::failure::{Behind, Failure};
 use crate::front::caller::Caller;
+use crate::front::manners::{self, VIA_FIELD};
 use crate::front::record::Exchange;
 use crate::metrics::Reached;
 use crate::service::Service;
@@ -23,7 +24,7 @@ const OPEN: Duration = Duration::from_secs(2);
 const ACCEPT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn forward(
-    request: &RequestHead,
+    request: &mut RequestHead,
     caller: &mut Caller<'_>,
     claim: &Claim,
     service: &Service,
@@ -33,6 +34,11 @@ pub(crate) async fn forward(
         return Ok(Forwarded::Unexecuted);
     };
     exchange.reaches(Reached::Tunnel);
+    let pass = manners::pass(claim);
+    if manners::has_passed(request, &pass) {
+        return Err(Failure::Loop);
+    }
+    request.fields.push(VIA_FIELD.as_bytes(), pass.as_bytes());
     let (read, write) = stream.split();
     let (mut frames, mut answers) = (frame::Writer::new(write), TunnelReader::new(read));
     let mut response = ResponseHead::default();
@@ -49,6 +55,7 @@ pub(crate) async fn forward(
         answers: Answers::Tunnel(&mut answers),
         // A developer may sit at a breakpoint; whether the tunnel is alive is watched elsewhere.
         patience: service.limits.response_idle,
+        via: service.manners.via,
     };
     carry(request, caller, &mut backend, &mut response, Some(first), &service.limits, exchange).await?;
     Ok(Forwarded::Answered)
@@ -64,7 +71,7 @@ async fn offer(
     response: &mut ResponseHead,
 ) -> Result<Said, Failure> {
     let offered = async {
-        frames.request(claim.number, Some(caller.peer), request)?;
+        frames.request(claim.number, Some(&caller.peer.shown), request)?;
         caller.upload.send_kept(&mut Sink::Tunnel(frames)).await?;
         Answers::Tunnel(answers).next(response).await
     };

@@ -5,6 +5,7 @@ use culvert_protocol::origin::Connection;
 use tokio::time::timeout;
 
 use super::{Backend, carry};
+use crate::config::Host;
 use crate::failure::{Behind, Failure};
 use crate::front::caller::Caller;
 use crate::front::record::Exchange;
@@ -14,12 +15,15 @@ use crate::service::Service;
 /// Sends a request and carries its answer. A connection that was kept may turn out closed: the request goes to a new
 /// one, at once, where nothing of it can have been executed, or where twice is the same as once (RFC 9110 §9.2.1).
 pub(crate) async fn forward(
-    request: &RequestHead,
+    request: &mut RequestHead,
     caller: &mut Caller<'_>,
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Failure> {
     exchange.reaches(Reached::Upstream);
+    if service.manners.host == Host::Upstream {
+        request.set_host(service.upstream.address().to_string().as_bytes());
+    }
     let upgrades = !request.upgrade.is_empty();
     let mut kept = service.upstream.kept(upgrades);
     loop {
@@ -61,7 +65,13 @@ async fn attempt(
         Err(_) => return Err(Failure::AnswerTimeout(Behind::Upstream)),
     };
     let (sink, answers, response) = under_way.split(request);
-    let mut backend = Backend { behind: Behind::Upstream, sink, answers, patience: limits.response_head };
+    let mut backend = Backend {
+        behind: Behind::Upstream,
+        sink,
+        answers,
+        patience: limits.response_head,
+        via: service.manners.via,
+    };
     let whole = carry(request, caller, &mut backend, response, None, limits, exchange).await?;
     caller.upload.commit();
     if whole {
