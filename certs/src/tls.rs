@@ -1,6 +1,7 @@
-//! TLS configurations of the tunnel port. Holds no socket and no handshake of its own.
+//! TLS configurations. Holds no socket and no handshake of its own. Here, and in [`client`], those of the tunnel port; a
+//! front door's are in [`door`], those toward upstreams and apps in [`origin`]. Ring alone, everywhere.
 //!
-//! TLS 1.3 only, ring only, our own authority only. Two protocols share the port, told apart by ALPN: the tunnel, which
+//! On the tunnel port: TLS 1.3 only, our own authority only. Two protocols share the port, told apart by ALPN: the tunnel, which
 //! demands a developer's certificate, and the join, which cannot, because it is how one is got. The tunnel is the
 //! default, so that nothing that a hello leaves out, splits up or spells differently leads past the demand.
 
@@ -17,10 +18,16 @@ use crate::authority::Authority;
 use crate::leaf::Leaf;
 
 mod client;
+mod door;
 mod failure;
+mod origin;
+mod pem_file;
 
 pub use client::{NotTheTokensRelay, join_client, tunnel_client};
+pub use door::{DoorTlsError, door_server};
 pub use failure::HandshakeFailure;
+pub use origin::{OriginFailure, OriginTlsError, Trust, origin_client};
+pub use pem_file::{KeyFile, PemFileError, certificates, private_key};
 
 /// A developer's tunnel; the number changes when two ends that speak different ones could not even say so.
 pub const TUNNEL_ALPN: &[u8] = b"culvert/1";
@@ -92,6 +99,22 @@ fn provider() -> Arc<CryptoProvider> {
         ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
     ];
     Arc::new(CryptoProvider { cipher_suites, ..ring::default_provider() })
+}
+
+/// For whoever speaks HTTP and not our protocol: the same order, and after it TLS 1.2's suites, which in rustls all have
+/// forward secrecy and authenticated encryption.
+fn web_provider() -> Arc<CryptoProvider> {
+    let tls12 = [
+        ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        ring::cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+        ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        ring::cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ring::cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    ];
+    let mut provider = CryptoProvider::clone(&provider());
+    provider.cipher_suites.extend(tls12);
+    Arc::new(provider)
 }
 
 /// rustls refuses a hello with the wrong ALPN, but over TCP it lets one without any pass. Here such a hello finds no
