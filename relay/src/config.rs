@@ -6,6 +6,7 @@ mod file;
 mod limits;
 mod manners;
 mod resolve;
+mod tls;
 mod upstream;
 
 use std::fs;
@@ -20,6 +21,7 @@ pub(crate) use file::nearest;
 pub use limits::Limits;
 pub use manners::{Forwarded, Host, Manners, RouteField};
 pub use resolve::parse_duration;
+pub use tls::{DoorTls, UpstreamTls, UpstreamTrust};
 pub use upstream::{Upstream, UpstreamError};
 
 /// No configuration that a person writes is longer; a larger file is some other file.
@@ -58,6 +60,8 @@ pub struct Service {
     pub name: ServiceName,
     pub listen: SocketAddr,
     pub upstream: Upstream,
+    /// The door speaks TLS; without it, HTTP in the clear.
+    pub tls: Option<DoorTls>,
     pub limits: Limits,
     pub manners: Manners,
     /// Whether a developer may claim every request of this service. Off unless said otherwise: such a claim takes
@@ -85,6 +89,9 @@ pub enum ConfigError {
     NotText { path: PathBuf },
     #[error("{}: {problem}", path.display())]
     Whole { path: PathBuf, problem: String },
+    /// A file that the configuration names, not the configuration itself.
+    #[error("service `{service}`: {key}")]
+    Tls { service: ServiceName, key: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{}:{line}:{column}: {problem}", path.display())]
     At { path: PathBuf, line: u64, column: u64, problem: String },
 }

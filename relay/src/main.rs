@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use culvert_certs::DeveloperName;
 use culvert_relay::config::parse_duration;
-use culvert_relay::{Config, ConfigError, Drained, Enrolment, Relay};
+use culvert_relay::{Config, ConfigError, Drained, Enrolment, Relay, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -37,7 +37,7 @@ enum LogFormat {
 enum Command {
     /// Serve callers and developers until SIGTERM or Ctrl-C.
     Serve(File),
-    /// Say whether a relay.yaml is valid.
+    /// Say whether a relay.yaml is valid, with the files that it names.
     Check(File),
     /// Join tokens, with which developers log in for the first time.
     #[command(subcommand)]
@@ -76,9 +76,15 @@ fn main() -> ExitCode {
     // clap itself leaves with 2 for what it cannot read.
     let arguments = Arguments::parse();
     let Err(error) = run(&arguments) else { return ExitCode::SUCCESS };
-    let code = if error.is::<ConfigError>() || error.is::<BadFilter>() { USAGE } else { INTERNAL };
+    let code = if is_usage(&error) { USAGE } else { INTERNAL };
     say(&format!("culvert-relay: {error:#}"));
     ExitCode::from(code)
+}
+
+/// Starting again changes nothing: what was asked for is wrong.
+fn is_usage(error: &anyhow::Error) -> bool {
+    let config = matches!(error.downcast_ref(), Some(StartError::Config(_)));
+    config || error.is::<ConfigError>() || error.is::<BadFilter>()
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -125,6 +131,7 @@ async fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
 
 fn check(path: &Path) -> anyhow::Result<()> {
     let config = Config::read(path)?;
+    Relay::check(&config)?;
     say(&format!("{}: valid, services: {}", path.display(), config.services.len()));
     Ok(())
 }

@@ -20,11 +20,11 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Readiness};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::front;
 use crate::metrics::Metrics;
 use crate::policy::Terms;
-use crate::service::Service;
+use crate::service::{Secured, Service};
 use crate::store::{MintError, NewToken, Store, StoreError};
 use crate::tunnels::registry::Registry;
 use crate::tunnels::{self, BindError, Bound, Configs, Port};
@@ -49,6 +49,8 @@ pub struct Addresses {
     pub admin: SocketAddr,
     /// In the configuration's order.
     pub services: Vec<(ServiceName, SocketAddr)>,
+    /// Those of the services whose door speaks TLS.
+    pub secure: Vec<ServiceName>,
 }
 
 /// Makes join tokens for one relay.
@@ -79,6 +81,8 @@ pub enum StartError {
     #[error("listening for {what} on {address}: {cause}{}", advice(cause))]
     Listen { what: String, address: SocketAddr, cause: io::Error },
     #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
     Authority(#[from] AuthorityError),
     #[error(transparent)]
     Keys(#[from] RelayKeysError),
@@ -88,7 +92,7 @@ pub enum StartError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("opening the relay's data: the task was stopped")]
+    #[error("opening what the relay needs: the task was stopped")]
     Stopped,
 }
 
@@ -102,8 +106,14 @@ struct Data {
 }
 
 impl Relay {
-    /// Opens the data directory and binds every port: what is wrong shows before anything is served.
+    /// Whether all files that the configuration names are there and fit. Blocks.
+    pub fn check(config: &Config) -> Result<(), ConfigError> {
+        Secured::read(config).map(drop)
+    }
+
+    /// Reads those files, opens the data directory and binds every port: what is wrong shows before anything is served.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let secured = secured(&config).await?;
         let Data { authority, keys, store, tls } = Data::open(&config).await?;
         let metrics = Arc::new(Metrics::new());
 
@@ -130,14 +140,22 @@ impl Relay {
                 .zip(&listeners)
                 .map(|(service, (address, _))| (service.name.clone(), *address))
                 .collect(),
+            secure: config
+                .services
+                .iter()
+                .filter(|service| service.tls.is_some())
+                .map(|service| service.name.clone())
+                .collect(),
         };
         let doors = config
             .services
             .iter()
             .zip(listeners)
-            .map(|(service, (_, listener))| {
+            .zip(secured)
+            .map(|((service, (_, listener)), secured)| {
                 let counted = metrics.service(service.name.as_str());
-                (listener, Arc::new(Service::new(service, registry.table(&service.name), counted)))
+                let table = registry.table(&service.name);
+                (listener, Arc::new(Service::new(service, secured, table, counted)))
             })
             .collect();
         let port = Arc::new(Port {
@@ -250,6 +268,12 @@ impl Data {
     }
 }
 
+async fn secured(config: &Config) -> Result<Vec<Secured>, StartError> {
+    let config = config.clone();
+    let reading = tokio::task::spawn_blocking(move || Secured::read(&config));
+    Ok(reading.await.map_err(|_| StartError::Stopped)??)
+}
+
 async fn listen(what: &str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let failed = |cause| StartError::Listen { what: what.to_owned(), address, cause };
     TcpListener::bind(address).await.map_err(failed)
@@ -293,7 +317,8 @@ impl fmt::Display for Addresses {
     /// One line for each address, as a person reads them at the start.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, address) in &self.services {
-            writeln!(f, "{name}: listening for callers on {address} (http)")?;
+            let scheme = if self.secure.contains(name) { "https" } else { "http" };
+            writeln!(f, "{name}: listening for callers on {address} ({scheme})")?;
         }
         writeln!(f, "tunnels: listening for developers on {} (udp, tcp)", self.tunnel)?;
         write!(f, "admin: listening on {} (http)", self.admin)

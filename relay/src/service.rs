@@ -4,13 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use culvert_protocol::origin::{Address, Origin, Speaks};
+use culvert_protocol::origin::{Address, Origin};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{self, Limits, Manners};
 use crate::metrics::ServiceMetrics;
 use crate::routes::Routes;
 use crate::tunnels::session::Claim;
+
+mod secured;
+
+pub(crate) use secured::Secured;
 
 pub(crate) struct Service {
     pub(crate) name: Arc<str>,
@@ -27,16 +31,17 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(
         config: &config::Service,
+        secured: Secured,
         routes: Arc<ArcSwap<Routes<Arc<Claim>>>>,
         metrics: Arc<ServiceMetrics>,
     ) -> Self {
         Self {
             name: config.name.as_str().into(),
             routes,
-            upstream: Origin::new(address(&config.upstream), Speaks::Http1),
+            upstream: Origin::new(address(&config.upstream), secured.upstream),
             limits: config.limits.clone(),
             manners: config.manners.clone(),
-            tls: None,
+            tls: secured.door,
             metrics,
         }
     }
@@ -44,7 +49,9 @@ impl Service {
 
 fn address(upstream: &config::Upstream) -> Address {
     match upstream.clone() {
-        config::Upstream::Http { host, port } => Address::Tcp { host, port },
+        config::Upstream::Http { host, port }
+        | config::Upstream::H2c { host, port }
+        | config::Upstream::Https { host, port, .. } => Address::Tcp { host, port },
         config::Upstream::Unix { path } => Address::Unix { path },
     }
 }
@@ -54,3 +61,6 @@ impl fmt::Debug for Service {
         f.debug_struct("Service").field("name", &self.name).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,8 +39,32 @@ pub(super) struct ServiceKeys {
     pub(super) name: Option<Text>,
     pub(super) listen: Option<Text>,
     pub(super) upstream: Option<Text>,
+    pub(super) upstream_tls: Option<Spanned<UpstreamTlsKeys>>,
+    pub(super) tls: Option<Spanned<DoorTlsKeys>>,
+    pub(super) trusted_proxies: Option<Vec<Text>>,
+    pub(super) forwarded: Option<Text>,
+    pub(super) host: Option<Text>,
+    pub(super) via: Option<bool>,
+    pub(super) route_field: Option<Text>,
+    pub(super) proxy_protocol: Option<Vec<Text>>,
+    pub(super) public: Option<bool>,
     pub(super) all_traffic: Option<bool>,
     pub(super) limits: Option<LimitsKeys>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct UpstreamTlsKeys {
+    pub(super) ca: Option<Text>,
+    pub(super) verify: Option<bool>,
+    pub(super) name: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DoorTlsKeys {
+    pub(super) certificate: Option<Text>,
+    pub(super) key: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize)]

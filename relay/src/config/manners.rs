@@ -1,6 +1,13 @@
-//! How a service's front door behaves toward callers and backends, as a proxy. Holds the settings and their defaults.
+//! How a service's front door behaves toward callers and backends, as a proxy. Holds the settings, their defaults and how
+//! they are written; the door does what they say.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::file::Text;
+use super::resolve::{at, shown};
+use super::{Problem, Upstream};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manners {
@@ -62,4 +69,102 @@ impl Default for Manners {
             public: false,
         }
     }
+}
+
+/// The manners of one service, as typed.
+#[derive(Debug)]
+pub(super) struct Typed {
+    pub(super) trusted_proxies: Option<Vec<Text>>,
+    pub(super) forwarded: Option<Text>,
+    pub(super) host: Option<Text>,
+    pub(super) via: Option<bool>,
+    pub(super) route_field: Option<Text>,
+    pub(super) proxy_protocol: Option<Vec<Text>>,
+    pub(super) public: Option<bool>,
+}
+
+const FORWARDED: &[(&str, Forwarded)] = &[
+    ("x-forwarded", Forwarded::XForwarded),
+    ("standard", Forwarded::Standard),
+    ("both", Forwarded::Both),
+    ("off", Forwarded::Off),
+];
+
+const HOST: &[(&str, Host)] = &[("preserve", Host::Preserve), ("upstream", Host::Upstream)];
+
+const ROUTE_FIELD: &[(&str, RouteField)] =
+    &[("matched", RouteField::Matched), ("always", RouteField::Always), ("never", RouteField::Never)];
+
+pub(super) fn manners(typed: Typed, upstream: &Upstream) -> Result<Manners, Problem> {
+    let Typed { trusted_proxies, forwarded, host, via, route_field, proxy_protocol, public } = typed;
+    let default = Manners::default();
+    if let (Some(host), Upstream::Unix { .. }) = (&host, upstream)
+        && host.value == "upstream"
+    {
+        return Err(at(
+            host,
+            format!("`host: upstream` needs an upstream with a host, and {upstream} has none"),
+        ));
+    }
+    Ok(Manners {
+        trusted_proxies: networks(trusted_proxies)?,
+        forwarded: word(forwarded.as_ref(), FORWARDED)?.unwrap_or(default.forwarded),
+        host: word(host.as_ref(), HOST)?.unwrap_or(default.host),
+        via: via.unwrap_or(default.via),
+        route_field: word(route_field.as_ref(), ROUTE_FIELD)?.unwrap_or(default.route_field),
+        proxy_protocol: networks(proxy_protocol)?,
+        public: public.unwrap_or(default.public),
+    })
+}
+
+/// One of the words that a key knows.
+fn word<T: Copy>(typed: Option<&Text>, known: &[(&str, T)]) -> Result<Option<T>, Problem> {
+    let Some(typed) = typed else { return Ok(None) };
+    match known.iter().find(|(word, _)| *word == typed.value) {
+        Some((_, meant)) => Ok(Some(*meant)),
+        None => {
+            let words = known.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+            Err(at(typed, format!("`{}` is not known here: write one of {words}", shown(&typed.value))))
+        }
+    }
+}
+
+fn networks(typed: Option<Vec<Text>>) -> Result<Vec<IpNet>, Problem> {
+    typed.unwrap_or_default().iter().map(network).collect()
+}
+
+/// `10.0.0.0/8`, or one address alone.
+fn network(typed: &Text) -> Result<IpNet, Problem> {
+    let parsed = match typed.value.parse::<IpAddr>() {
+        Ok(address) => Ok(IpNet::from(address)),
+        Err(_) => typed.value.parse::<IpNet>(),
+    };
+    let network = parsed.map_err(|_| {
+        let problem =
+            format!("`{}` is not a network: write 10.0.0.0/8, fd00::/8 or one address", shown(&typed.value));
+        at(typed, problem)
+    })?;
+    // Whoever writes 10.1.2.3/8 means either one machine or sixteen million.
+    if network.addr() != network.network() {
+        let problem = format!(
+            "`{network}` is an address in a network: write {} or {}",
+            network.trunc(),
+            network.addr()
+        );
+        return Err(at(typed, problem));
+    }
+    Ok(canonical(network))
+}
+
+/// Callers over IPv4 are told apart by their IPv4 addresses, on whatever socket they came.
+fn canonical(network: IpNet) -> IpNet {
+    const MAPPED: u8 = 96;
+    if let IpNet::V6(mapped) = network
+        && let Some(address) = mapped.addr().to_ipv4_mapped()
+        && let Some(prefix) = mapped.prefix_len().checked_sub(MAPPED)
+        && let Ok(network) = Ipv4Net::new(address, prefix)
+    {
+        return network.into();
+    }
+    network
 }

@@ -9,7 +9,8 @@ use rustls::pki_types::ServerName;
 use serde_saphyr::Spanned;
 
 use super::file::{AdminKeys, File, LimitsKeys, ServiceKeys, Text, TunnelKeys};
-use super::{Admin, Config, Drain, Limits, Problem, Service, Tunnel};
+use super::manners::{self, manners};
+use super::{Admin, Config, Drain, Limits, Problem, Service, Tunnel, Upstream, tls};
 
 /// Longer is a typing mistake, and would overflow a deadline's arithmetic in the end.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
@@ -30,7 +31,7 @@ pub(super) fn config(file: File, beside: &Path) -> Result<Config, Problem> {
     }
     let mut services = Vec::with_capacity(listed.value.len());
     for keys in listed.value {
-        services.push(service(keys, &services, &defaults, &mut taken)?);
+        services.push(service(keys, &services, &defaults, beside, &mut taken)?);
     }
     let grace = file.drain.and_then(|drain| drain.grace);
     Ok(Config {
@@ -83,15 +84,16 @@ fn service(
     keys: Spanned<ServiceKeys>,
     before: &[Service],
     defaults: &Limits,
+    beside: &Path,
     taken: &mut Taken,
 ) -> Result<Service, Problem> {
     let place = position(&keys);
     let missing =
         |key: &str| Problem { at: place, text: format!("`{key}` is missing in services[{}]", before.len()) };
-    let ServiceKeys { name, listen, upstream, all_traffic, limits: own } = keys.value;
-    let typed_name = name.ok_or_else(|| missing("name"))?;
-    let typed_listen = listen.ok_or_else(|| missing("listen"))?;
-    let typed_upstream = upstream.ok_or_else(|| missing("upstream"))?;
+    let keys = keys.value;
+    let typed_name = keys.name.ok_or_else(|| missing("name"))?;
+    let typed_listen = keys.listen.ok_or_else(|| missing("listen"))?;
+    let typed_upstream = keys.upstream.ok_or_else(|| missing("upstream"))?;
     let name: ServiceName =
         typed_name.value.parse().map_err(|error: NameError| at(&typed_name, error.to_string()))?;
     if before.iter().any(|service| service.name == name) {
@@ -99,12 +101,28 @@ fn service(
     }
     let listen = address(&typed_listen)?;
     taken.take(listen, format!("service `{name}`"), Some(&typed_listen))?;
-    let upstream = typed_upstream.value.parse().map_err(|error| {
+    let mut upstream: Upstream = typed_upstream.value.parse().map_err(|error| {
         at(&typed_upstream, format!("`{}`: {error}", without_user(&typed_upstream.value)))
     })?;
-    let limits = own.map_or_else(|| Ok(defaults.clone()), |keys| limits(keys, defaults))?;
-    let manners = super::Manners::default();
-    Ok(Service { name, listen, upstream, limits, manners, all_traffic: all_traffic.unwrap_or(false) })
+    tls::upstream(keys.upstream_tls, &mut upstream, beside)?;
+    let typed = manners::Typed {
+        trusted_proxies: keys.trusted_proxies,
+        forwarded: keys.forwarded,
+        host: keys.host,
+        via: keys.via,
+        route_field: keys.route_field,
+        proxy_protocol: keys.proxy_protocol,
+        public: keys.public,
+    };
+    Ok(Service {
+        name,
+        listen,
+        manners: manners(typed, &upstream)?,
+        upstream,
+        tls: keys.tls.as_ref().map(|keys| tls::door(keys, beside)).transpose()?,
+        limits: keys.limits.map_or_else(|| Ok(defaults.clone()), |keys| limits(keys, defaults))?,
+        all_traffic: keys.all_traffic.unwrap_or(false),
+    })
 }
 
 fn limits(keys: LimitsKeys, defaults: &Limits) -> Result<Limits, Problem> {
@@ -202,7 +220,7 @@ impl Taken {
     }
 }
 
-fn at<T>(spanned: &Spanned<T>, problem: impl Into<String>) -> Problem {
+pub(super) fn at<T>(spanned: &Spanned<T>, problem: impl Into<String>) -> Problem {
     Problem { at: position(spanned), text: problem.into() }
 }
 
@@ -211,7 +229,7 @@ fn position<T>(spanned: &Spanned<T>) -> Option<(u64, u64)> {
 }
 
 /// A refused text, as far as an error may repeat it.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     const LONGEST: usize = 64;
     text.chars().take(LONGEST).flat_map(char::escape_debug).collect()
 }

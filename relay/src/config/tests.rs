@@ -21,7 +21,19 @@ fn the_smallest_file_that_works_has_safe_defaults() {
     assert!(config.admin.listen.ip().is_loopback());
     assert_eq!(config.drain.grace, Duration::from_secs(30));
     assert_eq!(config.services[0].limits, Limits::default());
+    assert_eq!(config.services[0].manners, Manners::default());
+    assert_eq!(config.services[0].tls, None);
     assert!(!config.services[0].all_traffic);
+}
+
+#[test]
+fn the_default_manners_trust_nobody_and_tell_the_upstream_who_called() {
+    let manners = Manners::default();
+    assert!(manners.trusted_proxies.is_empty() && manners.proxy_protocol.is_empty());
+    assert_eq!(manners.forwarded, Forwarded::XForwarded);
+    assert_eq!(manners.host, Host::Preserve);
+    assert_eq!(manners.route_field, RouteField::Matched);
+    assert!(manners.via && !manners.public);
 }
 
 #[test]
@@ -55,11 +67,82 @@ services:
     assert_eq!(config.service(&"carts".parse().unwrap()).unwrap().listen, carts.listen);
 }
 
+#[test]
+fn a_door_has_the_manners_that_it_is_told() {
+    let with = |manners: &str| {
+        let text =
+            format!("services: [{{name: a, listen: '127.0.0.1:0', upstream: 'https://a', {manners}}}]");
+        parse(&text).unwrap().services.remove(0).manners
+    };
+    let networks = |typed: &str| with(&format!("trusted_proxies: {typed}")).trusted_proxies;
+    let shown = |typed: &str| networks(typed).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!(shown("[]"), "");
+    assert_eq!(
+        shown("[10.0.0.0/8, fd00::/8, 192.168.1.1, '::1']"),
+        "10.0.0.0/8 fd00::/8 192.168.1.1/32 ::1/128"
+    );
+    assert_eq!(shown("['0.0.0.0/0', '::/0']"), "0.0.0.0/0 ::/0");
+    assert_eq!(shown("['::ffff:10.0.0.0/104', '::ffff:10.0.0.1']"), "10.0.0.0/8 10.0.0.1/32");
+    assert_eq!(with("proxy_protocol: [10.0.0.0/8]").proxy_protocol, networks("[10.0.0.0/8]"));
+
+    for (word, meant) in [
+        ("x-forwarded", Forwarded::XForwarded),
+        ("standard", Forwarded::Standard),
+        ("both", Forwarded::Both),
+        ("off", Forwarded::Off),
+        ("'off'", Forwarded::Off),
+    ] {
+        assert_eq!(with(&format!("forwarded: {word}")).forwarded, meant);
+    }
+    for (word, meant) in
+        [("matched", RouteField::Matched), ("always", RouteField::Always), ("never", RouteField::Never)]
+    {
+        assert_eq!(with(&format!("route_field: {word}")).route_field, meant);
+    }
+    assert_eq!(with("host: preserve").host, Host::Preserve);
+    assert_eq!(with("host: upstream").host, Host::Upstream);
+    assert!(!with("via: false").via && with("via: true").via);
+    assert!(with("public: true").public && !with("public: false").public);
+}
+
+#[test]
+fn an_upstream_over_tls_is_believed_by_whom_it_is_told() {
+    let with = |more: &str| {
+        let text = format!("services: [{{name: a, listen: '127.0.0.1:0', upstream: 'https://a.b'{more}}}]");
+        match parse(&text).unwrap().services.remove(0).upstream {
+            Upstream::Https { tls, .. } => (tls.trust, tls.name.to_str().into_owned()),
+            other => panic!("{other}"),
+        }
+    };
+    let told = |trust: UpstreamTrust, name: &str| (trust, name.to_owned());
+    let beside = UpstreamTrust::File("conf/ca.pem".into());
+    assert_eq!(with(""), told(UpstreamTrust::System, "a.b"));
+    assert_eq!(with(", upstream_tls: {}"), told(UpstreamTrust::System, "a.b"));
+    assert_eq!(with(", upstream_tls: {verify: true}"), told(UpstreamTrust::System, "a.b"));
+    assert_eq!(with(", upstream_tls: {ca: ca.pem}"), told(beside.clone(), "a.b"));
+    assert_eq!(with(", upstream_tls: {verify: true, ca: ca.pem}"), told(beside, "a.b"));
+    assert_eq!(
+        with(", upstream_tls: {ca: /etc/ca.pem}"),
+        told(UpstreamTrust::File("/etc/ca.pem".into()), "a.b")
+    );
+    assert_eq!(with(", upstream_tls: {verify: false, name: c.d}"), told(UpstreamTrust::Nobody, "c.d"));
+    assert_eq!(with(", upstream_tls: {name: '127.0.0.1'}"), told(UpstreamTrust::System, "127.0.0.1"));
+}
+
+#[test]
+fn a_doors_certificate_and_key_lie_beside_the_file() {
+    let text = "services: [{name: a, listen: '127.0.0.1:0', upstream: 'http://a', \
+                tls: {certificate: tls/tls.crt, key: /run/tls.key}}]";
+    let tls = parse(text).unwrap().services.remove(0).tls.unwrap();
+    assert_eq!(tls, DoorTls { certificate: "conf/tls/tls.crt".into(), key: "/run/tls.key".into() });
+}
+
 /// Where the mistake is, is marked with `^` in each text; without a mark the whole file is meant.
 #[test]
 fn a_mistake_is_named_with_its_place_and_what_to_do() {
     let listen = "listen: '127.0.0.1:0'";
     let upstream = "upstream: 'http://127.0.0.1:9001'";
+    let https = "upstream: 'https://a'";
     let one = |rest: &str| format!("services:\n  - {{name: orders, {rest}}}\n");
     let with = |more: &str| format!("{SMALLEST}{more}\n");
     let long = "x".repeat(300);
@@ -98,7 +181,84 @@ fn a_mistake_is_named_with_its_place_and_what_to_do() {
             one(&format!("{listen}, upstream: ^'ftp://a'")),
             "`ftp://a`: not an upstream: write http://HOST:PORT",
         ),
-        (one(&format!("{listen}, upstream: ^'https://a'")), "`https://a`: not supported yet"),
+        (one(&format!("{listen}, upstream: ^'h2c://a'")), "`h2c://a`: not an upstream: h2c has no port"),
+        (
+            one(&format!("{listen}, upstream: ^'h2c+unix:/a'")),
+            "`h2c+unix:/a`: not an upstream: write http://",
+        ),
+        (one(&format!("{listen}, upstream: ^'https://a/b'")), "`https://a/b`: an upstream has no path"),
+        (
+            one(&format!("{listen}, {upstream}, upstream_tls: ^{{verify: false}}")),
+            "`upstream_tls` is for an https upstream, and http://127.0.0.1:9001 is none",
+        ),
+        (
+            one(&format!("{listen}, {https}, upstream_tls: {{verify: false, ca: ^ca.pem}}")),
+            "a `ca` is never looked at with `verify: false`",
+        ),
+        (
+            one(&format!("{listen}, {https}, upstream_tls: {{^verfy: false}}")),
+            "unknown key `verfy` in services[0].upstream_tls; did you mean `verify`?",
+        ),
+        (
+            one(&format!("{listen}, {https}, upstream_tls: {{verify: ^no way}}")),
+            "expected true or false for services[0].upstream_tls.verify",
+        ),
+        (
+            one(&format!("{listen}, {https}, upstream_tls: {{name: ^'a b'}}")),
+            "`a b` is neither a host name nor an address",
+        ),
+        (
+            one(&format!("{listen}, {https}, upstream_tls: {{ca: ^''}}")),
+            "`` is not a file's path: write where the ca",
+        ),
+        (one(&format!("{listen}, {upstream}, tls: ^{{certificate: a}}")), "`key` is missing in tls"),
+        (one(&format!("{listen}, {upstream}, tls: ^{{key: a}}")), "`certificate` is missing in tls"),
+        (
+            one(&format!("{listen}, {upstream}, tls: {{^cert: a}}")),
+            "unknown key `cert` in services[0].tls; known here: certificate, key",
+        ),
+        (one(&format!("{listen}, {upstream}, tls: ^true")), "expected keys and values for services[0].tls"),
+        (
+            one(&format!("{listen}, {upstream}, forwarded: ^x-forward")),
+            "`x-forward` is not known here: write one of x-forwarded, standard, both, off",
+        ),
+        (
+            one(&format!("{listen}, {upstream}, host: ^Preserve")),
+            "`Preserve` is not known here: write one of preserve, upstream",
+        ),
+        (
+            one(&format!("{listen}, upstream: 'unix:/a', host: ^upstream")),
+            "`host: upstream` needs an upstream with a host, and unix:/a has none",
+        ),
+        (
+            one(&format!("{listen}, {upstream}, route_field: ^on")),
+            "`on` is not known here: write one of matched, always, never",
+        ),
+        (one(&format!("{listen}, {upstream}, via: ^never")), "expected true or false for services[0].via"),
+        (
+            one(&format!("{listen}, {upstream}, public: ^1.5")),
+            "expected true or false for services[0].public",
+        ),
+        (
+            one(&format!("{listen}, {upstream}, trusted_proxies: [10.0.0.0/8, ^10.0.0.0/33]")),
+            "`10.0.0.0/33` is not a network: write 10.0.0.0/8, fd00::/8 or one address",
+        ),
+        (
+            one(&format!("{listen}, {upstream}, trusted_proxies: [^localhost]")),
+            "`localhost` is not a network",
+        ),
+        (
+            one(&format!("{listen}, {upstream}, trusted_proxies: ^10.0.0.0/8")),
+            "expected a list for services[0].trusted_proxies",
+        ),
+        (
+            one(&format!("{listen}, {upstream}, proxy_protocol: [^10.1.2.3/8]")),
+            "`10.1.2.3/8` is an address in a network: write 10.0.0.0/8 or 10.1.2.3",
+        ),
+        (
+            one(&format!("{listen}, {upstream}, proxy_protocol: ^true")),
+            "expected a list for services[0].proxy_protocol",
+        ),
         (
             one(&format!("{listen}, upstream: ^'http://me:hunter2@a'")),
             "`http://…@a`: an upstream has no path",
