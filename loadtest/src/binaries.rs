@@ -14,9 +14,10 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// For a test. The selection is that of `cargo test --workspace`, so that nothing is compiled a second time.
+    /// For a test. With the tests selected too, everything is built of what `cargo test --workspace` has compiled already,
+    /// and only the programs are linked; without them the dependencies would have other features.
     pub async fn for_tests() -> anyhow::Result<Self> {
-        Self::made_by(&["test", "--no-run", "--workspace"]).await
+        Self::made_by(&["build", "--workspace", "--bins", "--tests"]).await
     }
 
     /// As they are shipped, apart from the profile, which is this program's own.

@@ -6,6 +6,7 @@
 pub mod caller;
 pub mod message;
 pub mod origin;
+pub mod path;
 
 pub mod demo;
 pub mod world;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use culvert_certs::{Authority, JoinToken};
-use culvert_client::dial::Rungs;
+use culvert_client::dial::{Dialler, Line, Rungs};
 use culvert_client::login::login;
 use culvert_client::profile::Profiles;
 use culvert_client::screen::Screen;
@@ -97,8 +97,13 @@ impl World {
 
     /// Makes a token for somebody, and logs them in with it.
     pub async fn developer(&self, name: &str) -> anyhow::Result<Developer> {
+        self.developer_dialling(name, self.addresses.tunnel).await
+    }
+
+    /// The same for somebody who knows the relay by another address, with something in between.
+    pub async fn developer_dialling(&self, name: &str, relay: SocketAddr) -> anyhow::Result<Developer> {
         let token = self.token(name, PATIENCE, 1).await?;
-        let relay: RelayAddress = self.addresses.tunnel.to_string().parse()?;
+        let relay: RelayAddress = relay.to_string().parse()?;
         let profile = timeout(PATIENCE, login(&relay, &token)).await.context("logging in: timed out")??;
         let profiles = Profiles::at(self.directory.path().join(name));
         profiles.save(&profile)?;
@@ -141,6 +146,12 @@ impl World {
 }
 
 impl Developer {
+    /// A bare tunnel, on which nothing has been said yet: for a test that says it all itself.
+    pub async fn dial(&self, rungs: Rungs) -> anyhow::Result<Line> {
+        let dialler = Dialler::new(&self.profiles.load(&self.relay)?, rungs)?;
+        Ok(timeout(PATIENCE, dialler.dial()).await.context("dialling: timed out")??)
+    }
+
     /// Claims the first service's requests that match (`x-user=alice`), and waits until the claim is in force.
     pub async fn intercept(&self, matches: &str, app: &str, rungs: Rungs) -> anyhow::Result<Session> {
         self.intercept_showing(matches, app, rungs, Screen::silent()).await
@@ -160,23 +171,27 @@ impl Developer {
 
     /// The same, without waiting.
     pub fn claim(&self, matches: &str, app: &str, rungs: Rungs, screen: Screen) -> anyhow::Result<Session> {
-        let intercept = Intercept {
-            name: format!("orders:{matches}").parse()?,
-            service: "orders".parse()?,
-            matcher: Matcher::new([matches.parse::<Condition>()?])?,
-            mode: Mode::Steal,
-            on_unreachable: OnUnreachable::Upstream,
-            action: Action::Tunnel,
-        };
         let options = Options {
             profile: self.profiles.load(&self.relay)?,
             rungs,
-            claims: vec![Claim { intercept, app: app.parse::<App>()? }],
+            claims: vec![Claim { intercept: intercept(matches)?, app: app.parse::<App>()? }],
             screen,
             grace: PATIENCE,
         };
         Ok(Session::start(options)?)
     }
+}
+
+/// The claim of `orders`' requests that match, as `culvert intercept` makes it.
+pub fn intercept(matches: &str) -> anyhow::Result<Intercept> {
+    Ok(Intercept {
+        name: format!("orders:{matches}").parse()?,
+        service: "orders".parse()?,
+        matcher: Matcher::new([matches.parse::<Condition>()?])?,
+        mode: Mode::Steal,
+        on_unreachable: OnUnreachable::Upstream,
+        action: Action::Tunnel,
+    })
 }
 
 /// Waits until a session's claims are in force.

@@ -1,0 +1,25 @@
+//! What a caller, a developer and an operator notice, with both halves of culvert at work: in one process, and as the
+//! programs that are shipped. Where a transport could make a difference, on each.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
+mod command_line;
+mod hostile;
+mod outage;
+mod routing;
+mod secrets;
+mod sharing;
+
+use culvert_client::dial::Rungs;
+use culvert_loadtest::binaries::Binaries;
+use tokio::sync::OnceCell;
+
+const TRANSPORTS: [Rungs; 2] = [Rungs::Quic, Rungs::Tls];
+
+/// Built once, however many tests ask.
+async fn binaries() -> &'static Binaries {
+    static BUILT: OnceCell<Result<Binaries, String>> = OnceCell::const_new();
+    let built =
+        BUILT.get_or_init(async || Binaries::for_tests().await.map_err(|error| format!("{error:#}"))).await;
+    built.as_ref().unwrap_or_else(|error| panic!("{error}"))
+}
