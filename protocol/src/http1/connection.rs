@@ -158,6 +158,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.body.is_done()
     }
 
+    /// What is here does not even begin like a message of HTTP/1: its first line names no version of HTTP.
+    pub fn is_foreign(&self) -> bool {
+        let line = memchr::memchr(b'\n', &self.buffer).and_then(|end| self.buffer.get(..end));
+        memchr::memmem::find(line.unwrap_or(&self.buffer), b"HTTP/").is_none()
+    }
+
     /// Nothing is here that was not used.
     pub fn is_empty(&self) -> bool {
         self.buffer.len() == self.lent

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use culvert_protocol::body::Source;
 use culvert_protocol::http1::connection::ReadError;
-use culvert_protocol::http1::{Limits, Reader, Reply, Writer};
+use culvert_protocol::http1::{Limits, Reader, Refusal, Reply, Writer};
 use culvert_protocol::message::RequestHead;
 use culvert_protocol::socket::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout};
@@ -117,6 +117,10 @@ impl Connection {
     /// Answers what is not a request, and closes.
     async fn refuse(&mut self, failure: &Failure, peer: &Peer, door: &Door) {
         door.service.metrics.rejected(failure.label());
+        if matches!(failure, Failure::Refused(Refusal::RequestLine)) && self.reader.is_foreign() {
+            // Who speaks another protocol would take an answer in HTTP for one in its own.
+            return;
+        }
         let mut exchange = Exchange::begin(&door.service);
         let answer = Answer::Http1 {
             writer: &mut self.writer,
