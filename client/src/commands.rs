@@ -242,7 +242,9 @@ impl CommandError {
 
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::ReadToken { .. } | Self::Token(_) => Exit::Usage,
+            Self::Usage(_) | Self::ReadToken { .. } | Self::Token(_) | Self::Setup(SetupError::App(_)) => {
+                Exit::Usage
+            }
             Self::Profile(error) => error.exit(),
             Self::Setup(_) | Self::Print(_) | Self::Signals(_) | Self::Runtime(_) => Exit::Internal,
             Self::Login(error) => error.exit(),
@@ -261,6 +263,9 @@ impl CommandError {
             Self::List(error) => error.advice(),
             Self::ReadToken { .. } | Self::Token(_) => {
                 Some("the whole line that `culvert-relay token create NAME` printed".to_owned())
+            }
+            Self::Setup(SetupError::App(_)) => {
+                Some("--app-ca FILE, with the certificate of the app's authority".to_owned())
             }
             Self::Setup(_) | Self::Print(_) | Self::Signals(_) | Self::Runtime(_) => None,
         }

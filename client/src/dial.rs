@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use crate::address::{AddressError, RelayAddress};
 use crate::profile::Profile;
+use crate::serve::AppTlsError;
 
 mod quic;
 mod race;
@@ -299,7 +300,7 @@ fn list(missed: &[Missed]) -> String {
     missed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Why nothing can be dialled from what this machine has.
+/// Why nothing can be dialled, neither a relay nor an app, from what this machine has.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
@@ -309,4 +310,6 @@ pub enum SetupError {
     Address(#[from] AddressError),
     #[error("preparing QUIC: {0}")]
     Quic(&'static str),
+    #[error(transparent)]
+    App(#[from] AppTlsError),
 }

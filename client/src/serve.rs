@@ -9,11 +9,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use culvert_certs::tls::{OriginTlsError, origin_client};
 use culvert_protocol::body::TunnelReader;
 use culvert_protocol::frame::{self, Frame, Refusal};
 use culvert_protocol::head::{Opening, decode_opening};
 use culvert_protocol::message::RequestHead;
-use culvert_protocol::origin::{Address, Origin, Speaks};
+use culvert_protocol::origin::{Address, Origin, Speaks, Tls};
 use culvert_protocol::tunnel::{SendHalf, Stream, Tunnel};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -34,13 +35,31 @@ const SAY: Duration = Duration::from_secs(10);
 pub struct Apps(HashMap<u64, Origin>);
 
 impl Apps {
-    pub fn new(apps: impl IntoIterator<Item = (u64, App)>) -> Self {
-        let origin = |app| match app {
-            App::Tcp { host, port } => Origin::new(Address::Tcp { host, port }, Speaks::Http1),
-            App::Unix(path) => Origin::new(Address::Unix { path }, Speaks::Http1),
-        };
-        Self(apps.into_iter().map(|(claim, app)| (claim, origin(app))).collect())
+    /// Reads the system's certificate authorities where an app is to be believed by them, which takes tens of milliseconds.
+    pub fn new(apps: impl IntoIterator<Item = (u64, App)>) -> Result<Self, AppTlsError> {
+        apps.into_iter().map(|(claim, app)| Ok((claim, origin(app)?))).collect::<Result<_, _>>().map(Self)
     }
+}
+
+fn origin(app: App) -> Result<Origin, AppTlsError> {
+    let shown = app.to_string();
+    Ok(match app {
+        App::Tcp { host, port } => Origin::new(Address::Tcp { host, port }, Speaks::Http1),
+        App::H2c { host, port } => Origin::new(Address::Tcp { host, port }, Speaks::Http2),
+        App::Https { host, port, name, trust } => {
+            let config = origin_client(trust).map_err(|source| AppTlsError { app: shown, source })?;
+            Origin::new(Address::Tcp { host, port }, Speaks::Tls(Tls::new(config, name)))
+        }
+        App::Unix(path) => Origin::new(Address::Unix { path }, Speaks::Http1),
+    })
+}
+
+/// An app over TLS cannot be verified with what this machine has.
+#[derive(Debug, thiserror::Error)]
+#[error("preparing TLS to the app {app}")]
+pub struct AppTlsError {
+    app: String,
+    source: OriginTlsError,
 }
 
 /// Serves every stream of a tunnel until the tunnel is over, or until `stop`: then what is under way, to its end.
@@ -110,3 +129,6 @@ async fn refuse(answers: &mut frame::Writer<SendHalf>, why: Refusal, text: &str,
         let _ = timeout(SAY, answers.finish()).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

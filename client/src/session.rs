@@ -88,7 +88,7 @@ impl Session {
         let life = Life {
             dialler: Dialler::new(&options.profile, options.rungs)?,
             not_after: options.profile.identity.not_after,
-            apps: Arc::new(Apps::new((1..).zip(options.claims.iter().map(|claim| claim.app.clone())))),
+            apps: Arc::new(Apps::new((1..).zip(options.claims.iter().map(|claim| claim.app.clone())))?),
             claims: options.claims,
             instance: InstanceId::new(rand::random()),
             screen: options.screen,

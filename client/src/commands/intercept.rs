@@ -2,7 +2,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::hash::Hasher as _;
+use std::path::{Path, PathBuf};
 
+use culvert_certs::tls::{Trust, certificates};
 use culvert_protocol::intercept::{
     Action, Condition, Intercept, InterceptName, Matcher, Mode, OnUnreachable, ServiceName,
 };
@@ -12,6 +14,7 @@ use super::{CommandError, Global, Output, Surroundings, UsageError, print, profi
 use crate::address::{excerpt, port_number};
 use crate::app::App;
 use crate::dial::Rungs;
+use crate::screen::because;
 use crate::session::{Claim, GRACE, Options, Ready, Session};
 use crate::signals::Signals;
 
@@ -34,6 +37,12 @@ pub struct Arguments {
     /// All requests of the service, instead of those that match
     #[arg(long)]
     all: bool,
+    /// The certificate authorities that an https APP is verified with, in PEM [default: the system's]
+    #[arg(long, value_name = "FILE", conflicts_with = "app_insecure")]
+    app_ca: Option<PathBuf>,
+    /// Take whatever certificate an https APP has
+    #[arg(long)]
+    app_insecure: bool,
     /// What this intercept is called; one with the same name takes it over [default: SERVICE:MATCH]
     #[arg(long)]
     name: Option<InterceptName>,
@@ -47,7 +56,7 @@ pub struct Arguments {
 }
 
 const AFTER_HELP: &str = "\
-APP    8080 | HOST:PORT | http://HOST[:PORT] | unix:/path        right after SERVICE
+APP    8080 | HOST:PORT | http[s]://HOST[:PORT] | h2c://HOST:PORT | unix:/path        right after SERVICE
 MATCH  x-user=alice | 'x-user: alice' | -H 'x-user: alice'       every one must match
 
 What stands right after SERVICE is APP when it is a number, HOST:NUMBER or has one of APP's schemes, and MATCH otherwise:
@@ -56,6 +65,8 @@ SERVICE's own PORT on this machine.
 
   culvert intercept orders 9002 -H 'x-user: alice'
   culvert intercept orders:8080 x-user=alice           the same as `orders 8080 x-user=alice`
+  culvert intercept orders h2c://localhost:50051 x-user=alice
+  culvert intercept orders https://localhost:8443 --app-ca ca.pem x-user=alice
   culvert intercept orders unix:/run/orders.sock --all";
 
 /// What other releases know, so that it is refused by name instead of being taken for something else.
@@ -93,10 +104,17 @@ struct Later {
 
 impl Arguments {
     pub(super) async fn run(self, global: &Global, around: &Surroundings) -> Result<(), CommandError> {
-        let rungs = self.transport;
+        let (rungs, insecure) = (self.transport, self.app_insecure);
         let claim = self.claim()?;
         let profile = profile(global, &around.profiles)?;
         let mut signals = Signals::new().map_err(CommandError::Signals)?;
+        if insecure {
+            let text = format!(
+                "{} is not verified (--app-insecure): anything that listens there is taken for it",
+                claim.app
+            );
+            around.screen.notice("app_insecure", &text);
+        }
         let mut session = Session::start(Options {
             profile,
             rungs,
@@ -168,6 +186,7 @@ impl Arguments {
                 format!("culvert intercept {service} 8080 {}", example(&matches, &self.headers)),
             )
         })?;
+        let app = believed(app, self.app_ca.as_deref(), self.app_insecure)?;
         let matcher = matcher(&matches, &self.headers)?;
         match (self.all, matcher.is_all_traffic()) {
             (false, true) => {
@@ -215,6 +234,24 @@ fn service(text: &str) -> Result<(ServiceName, Option<u16>), UsageError> {
     };
     let name = name.parse::<ServiceName>().map_err(|error| UsageError::new(error.to_string()))?;
     Ok((name, port))
+}
+
+/// The app, with whom its certificate is believed by.
+fn believed(mut app: App, authority: Option<&Path>, insecure: bool) -> Result<App, UsageError> {
+    let (option, said) = match (authority, insecure) {
+        (None, false) => return Ok(app),
+        (Some(path), _) => {
+            let read = certificates(path)
+                .map_err(|error| UsageError::new(format!("--app-ca: {}", because(&error))))?;
+            ("--app-ca", Trust::Authority(read))
+        }
+        (None, true) => ("--app-insecure", Trust::Nobody),
+    };
+    let App::Https { trust, .. } = &mut app else {
+        return Err(UsageError::new(format!("{option} is for an app over https, and {app} is none")));
+    };
+    *trust = said;
+    Ok(app)
 }
 
 fn matcher(matches: &[&OsString], headers: &[OsString]) -> Result<Matcher, UsageError> {

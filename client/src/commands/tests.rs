@@ -2,7 +2,10 @@
 
 use clap::error::ErrorKind;
 
+use culvert_certs::tls::Trust;
+
 use super::*;
+use crate::app::App;
 use crate::session::Claim;
 
 fn parse(line: &[&str]) -> Result<Arguments, clap::Error> {
@@ -38,6 +41,9 @@ fn an_intercept_says_which_requests_go_where() {
         (vec!["orders", "[::1]:3000", "x-user=alice"], "orders x-user=alice [::1]:3000"),
         (vec!["orders", "http://app:3000/", "x-user=alice"], "orders x-user=alice app:3000"),
         (vec!["orders", "unix:/run/a.sock", "x-user=alice"], "orders x-user=alice unix:/run/a.sock"),
+        (vec!["orders", "h2c://app:1", "x-user=alice"], "orders x-user=alice h2c://app:1"),
+        (vec!["orders", "https://app", "x-user=alice"], "orders x-user=alice https://app:443"),
+        (vec!["orders", "https://app:1", "a=b", "--app-insecure"], "orders a=b https://app:1"),
         (vec!["orders", "9002", "--all"], "orders all traffic 127.0.0.1:9002"),
         (vec!["-H", "x-user: a=b", "orders", "9002"], "orders x-user=a=b 127.0.0.1:9002"),
         (vec!["orders", "9002", "x-url=http://a:1"], "orders x-url=http://a:1 127.0.0.1:9002"),
@@ -89,8 +95,21 @@ fn what_cannot_be_meant_is_refused_with_what_to_type() {
         ),
         (vec!["orders", "9002", "9003", "x-user=alice"], "`9003` looks like an app"),
         (vec!["orders", "99999", "x-user=alice"], "`99999` is not an app"),
-        (vec!["orders", "https://localhost:1", "x-user=alice"], "not supported yet"),
-        (vec!["orders", "h2c://localhost:1", "x-user=alice"], "not supported yet"),
+        (vec!["orders", "https://localhost:1/base", "x-user=alice"], "write https://HOST:PORT"),
+        (vec!["orders", "h2c://localhost", "x-user=alice"], "write h2c://HOST:PORT"),
+        (vec!["orders", "ftp://localhost:1", "x-user=alice"], "is not"),
+        (
+            vec!["orders", "9002", "x-user=alice", "--app-insecure"],
+            "--app-insecure is for an app over https, and 127.0.0.1:9002 is none",
+        ),
+        (
+            vec!["orders", "https://a", "x-user=alice", "--app-ca", "/no/such/ca.pem"],
+            "--app-ca: reading /no/such/ca.pem: No such file",
+        ),
+        (
+            vec!["orders", "https://a", "x-user=alice", "--app-ca", "ca.pem", "--app-insecure"],
+            "cannot be used with",
+        ),
         (vec!["orders:http", "9002", "x-user=alice"], "`orders:http` is not a service with its port"),
         (vec!["orders:0", "x-user=alice"], "is not a service with its port"),
         (vec!["Orders", "9002", "x-user=alice"], "`Orders` is not a service's name"),
@@ -129,6 +148,27 @@ fn what_cannot_be_meant_is_refused_with_what_to_type() {
         let typed: Vec<_> = std::iter::once("intercept").chain(line).collect();
         let error = claim(&typed).unwrap_err();
         assert!(error.contains(said), "{typed:?}: {error}");
+    }
+}
+
+#[test]
+fn an_app_over_https_is_believed_by_whom_it_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ca.pem");
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    std::fs::write(&path, certificate.pem()).unwrap();
+    let path = path.to_str().unwrap();
+    for (options, believed) in [
+        (vec![], Trust::System),
+        (vec!["--app-ca", path], Trust::Authority(vec![certificate.der().clone()])),
+        (vec!["--app-insecure"], Trust::Nobody),
+    ] {
+        let line = [vec!["intercept", "orders", "https://localhost:1", "x-user=alice"], options].concat();
+        match claim(&line).unwrap().app {
+            App::Https { trust, .. } => assert_eq!(trust, believed, "{line:?}"),
+            other => panic!("{other}"),
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use culvert_certs::tls::OriginFailure;
 use culvert_protocol::answers::{Answers, Said};
 use culvert_protocol::body::{CopyError, Cut, Idle, Sink, Source, TunnelReader, copy};
 use culvert_protocol::frame;
@@ -72,10 +73,13 @@ pub(super) async fn serve(
     }
 }
 
-async fn connect(origin: &Origin, upgrades: bool) -> Result<Connection, String> {
+pub(super) async fn connect(origin: &Origin, upgrades: bool) -> Result<Connection, String> {
     match timeout(CONNECT, origin.connect(upgrades)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(cause)) => Err(format!("connecting to {}: {cause}", origin.address())),
+        Ok(Err(cause)) => Err(match OriginFailure::of(&cause) {
+            Some(why) => format!("connecting to {}: {why}", origin.address()),
+            None => format!("connecting to {}: {cause}", origin.address()),
+        }),
         Err(_) => Err(format!("connecting to {}: timed out", origin.address())),
     }
 }
