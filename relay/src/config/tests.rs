@@ -137,6 +137,35 @@ fn a_doors_certificate_and_key_lie_beside_the_file() {
     assert_eq!(tls, DoorTls { certificate: "conf/tls/tls.crt".into(), key: "/run/tls.key".into() });
 }
 
+/// Every YAML block in it is a file of its own.
+#[test]
+fn what_the_documentation_shows_is_valid_and_leaves_nothing_out() {
+    let page = include_str!("../../../docs/configuration.md");
+    let examples: Vec<_> =
+        page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in &examples {
+        parse(example).unwrap();
+    }
+    // The defaults that the whole one shows are the defaults.
+    let whole = parse(examples[1]).unwrap();
+    let shown = &whole.services[0];
+    assert_eq!(
+        Limits { response_head: Limits::default().response_head, ..shown.limits.clone() },
+        Limits::default()
+    );
+    let networks =
+        Manners { trusted_proxies: Vec::new(), proxy_protocol: Vec::new(), ..shown.manners.clone() };
+    assert_eq!(networks, Manners::default());
+    assert_eq!((whole.drain.grace, whole.tunnel.listen.to_string().as_str()), (Drain::GRACE, Tunnel::LISTEN));
+    let unknown = parse("services: [{zzz: 1}]").unwrap_err();
+    let (_, known) = unknown.split_once("known here: ").unwrap();
+    for key in known.split(", ") {
+        assert!(page.contains(&format!("| `{key}` |")), "{key} is not explained");
+        assert!(examples[1].contains(&format!("{key}: ")), "{key} is not shown");
+    }
+}
+
 /// Where the mistake is, is marked with `^` in each text; without a mark the whole file is meant.
 #[test]
 fn a_mistake_is_named_with_its_place_and_what_to_do() {
