@@ -1,5 +1,5 @@
-//! TLS configurations. Holds no socket and no handshake of its own. Here, and in [`client`], those of the tunnel port; a
-//! front door's are in [`door`], those toward upstreams and apps in [`origin`]. Ring alone, everywhere.
+//! TLS configurations. Holds no socket and no handshake of its own. Here, and in `client`, those of the tunnel port; a front
+//! door's is in `door`, those toward upstreams and apps are in `origin`. Ring alone, everywhere.
 //!
 //! On the tunnel port: TLS 1.3 only, our own authority only. Two protocols share the port, told apart by ALPN: the tunnel, which
 //! demands a developer's certificate, and the join, which cannot, because it is how one is got. The tunnel is the
