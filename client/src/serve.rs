@@ -62,42 +62,43 @@ pub struct AppTlsError {
     source: OriginTlsError,
 }
 
-/// Serves every stream of a tunnel until the tunnel is over, or until `stop`: then what is under way, to its end.
-/// Dropping the future aborts what is under way.
+/// Serves every stream of a tunnel until the tunnel is over, or until `stop`: then what is under way, to its end, while
+/// what still comes is refused, for the relay to send elsewhere. Dropping the future aborts what is under way.
 pub async fn accept(tunnel: Tunnel, apps: Arc<Apps>, screen: Screen, stop: CancellationToken) {
     let mut requests = JoinSet::new();
     loop {
         tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.cancelled(), if requests.is_empty() => return,
             Some(_) = requests.join_next() => {}
-            stream = tunnel.accept() => match stream {
-                Ok(stream) => {
-                    let (apps, screen) = (Arc::clone(&apps), screen.clone());
-                    requests.spawn(async move { request(stream, &apps, &screen).await });
-                }
-                Err(_) => break,
-            },
+            stream = tunnel.accept() => {
+                let Ok(stream) = stream else { break };
+                let (apps, screen, leaving) = (Arc::clone(&apps), screen.clone(), stop.is_cancelled());
+                requests.spawn(async move { request(stream, &apps, &screen, leaving).await });
+            }
         }
     }
     while requests.join_next().await.is_some() {}
 }
 
 /// Serves one request. If this ends before the answer does, the stream is reset, and the relay knows that it was cut.
-async fn request(stream: Stream, apps: &Apps, screen: &Screen) {
+async fn request(stream: Stream, apps: &Apps, screen: &Screen, leaving: bool) {
     let (read, write) = stream.split();
     let (mut frames, mut answers) = (TunnelReader::new(read), frame::Writer::new(write));
     let mut head = RequestHead::default();
     let Some(claim) = opening(&mut frames, &mut head).await else { return };
+    if leaving {
+        return refuse(&mut answers, Refusal::Draining, "leaving", None).await;
+    }
     let mut record = Record::begin(screen, &head);
     let Some(origin) = apps.0.get(&claim) else {
-        return refuse(&mut answers, Refusal::NoSuchClaim, "no such claim", &mut record).await;
+        return refuse(&mut answers, Refusal::NoSuchClaim, "no such claim", Some(&mut record)).await;
     };
     record.goes_to(origin.address());
     match app::serve(&head, &mut frames, &mut answers, origin, &mut record).await {
         Served::Answered => {}
         Served::Unreachable(cause) => {
-            refuse(&mut answers, Refusal::AppUnreachable, &cause, &mut record).await
+            refuse(&mut answers, Refusal::AppUnreachable, &cause, Some(&mut record)).await
         }
         Served::Failed(failure) => failure.answer(&mut answers, &mut record).await,
     }
@@ -122,8 +123,15 @@ async fn opening(frames: &mut TunnelReader, head: &mut RequestHead) -> Option<u6
 }
 
 /// Says that nothing was executed and nothing will be: the relay may send the request elsewhere.
-async fn refuse(answers: &mut frame::Writer<SendHalf>, why: Refusal, text: &str, record: &mut Record<'_>) {
-    record.failed(text);
+async fn refuse(
+    answers: &mut frame::Writer<SendHalf>,
+    why: Refusal,
+    text: &str,
+    record: Option<&mut Record<'_>>,
+) {
+    if let Some(record) = record {
+        record.failed(text);
+    }
     if answers.refused(why, text).is_ok() {
         // A relay that is gone sends the request elsewhere all the same.
         let _ = timeout(SAY, answers.finish()).await;

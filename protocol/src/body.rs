@@ -195,6 +195,16 @@ impl Sink<'_> {
         }
     }
 
+    /// Makes the end of what was written a cut, where a proper end would say that it is whole.
+    pub fn abort(&mut self) {
+        match self {
+            Self::Http1(writer) => writer.get_ref().abort(),
+            Self::Http2(writer) => writer.reset(h2::Reason::CANCEL),
+            // Dropped before its end, it is reset.
+            Self::Tunnel(_) => {}
+        }
+    }
+
     /// Resolves when whoever takes the body has said that it takes no more, where that can be heard without writing.
     async fn gone(&mut self) -> Cut {
         match self {

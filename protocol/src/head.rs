@@ -15,7 +15,9 @@
 //! end.
 
 use crate::frame::{WireError, varint};
-use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version, is_token, is_value};
+use crate::message::{
+    Body, Fields, Malformed, RequestHead, ResponseHead, Version, is_shadow, is_token, is_value,
+};
 
 /// How many fields a head or trailers may have: the 100 that a caller may send, and room for what the relay adds.
 pub const FIELDS_CAP: usize = 256;
@@ -175,6 +177,8 @@ fn decode_status(
     response.upgrade.extend_from_slice(input.bytes()?);
     decode_fields(&mut input, &mut response.fields)?;
     input.end()?;
+    // As from an app over HTTP/1: what a CGI-like reader would take for framing is not passed on.
+    response.fields.retain(|name, _| !is_shadow(name));
     Ok(response.check()?)
 }
 

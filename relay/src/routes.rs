@@ -6,7 +6,7 @@
 //! Where several claims match, the one with more conditions wins, then the older one: a total order, so that every
 //! reader of the same claims decides alike.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use culvert_protocol::intercept::{Condition, Matcher};
 use culvert_protocol::message::RequestHead;
@@ -20,6 +20,8 @@ pub(crate) struct Routes<T> {
     by_header: HashMap<Box<[u8]>, ByValue>,
     /// The lengths of those names, a bit each: most fields of a request are passed over by it.
     lengths: u64,
+    /// Every name that some claim looks at, in lower case.
+    names: HashSet<Box<[u8]>>,
     /// Claims without conditions.
     all_traffic: Option<usize>,
 }
@@ -35,7 +37,13 @@ struct Route<T> {
 
 impl<T> Default for Routes<T> {
     fn default() -> Self {
-        Self { claims: Vec::new(), by_header: HashMap::new(), lengths: 0, all_traffic: None }
+        Self {
+            claims: Vec::new(),
+            by_header: HashMap::new(),
+            lengths: 0,
+            names: HashSet::new(),
+            all_traffic: None,
+        }
     }
 }
 
@@ -47,6 +55,9 @@ impl<T> Routes<T> {
         let mut routes = Self::default();
         for (matcher, _, leads_to) in claims {
             let at = routes.claims.len();
+            for Condition::Header { name, .. } in matcher.conditions() {
+                routes.names.insert(name.as_str().as_bytes().into());
+            }
             match matcher.conditions().first() {
                 Some(Condition::Header { name, exact }) => {
                     routes.lengths |= length_bit(name.as_str().as_bytes());
@@ -81,9 +92,7 @@ impl<T> Routes<T> {
 
     /// A claim looks at this field, so that nobody may make it disappear before it is matched.
     pub(crate) fn steers(&self, name: &[u8]) -> bool {
-        self.claims.iter().flat_map(|route| route.matcher.conditions()).any(|condition| match condition {
-            Condition::Header { name: other, .. } => name.eq_ignore_ascii_case(other.as_str().as_bytes()),
-        })
+        !self.names.is_empty() && self.names.contains(name.to_ascii_lowercase().as_slice())
     }
 
     fn under(&self, name: &[u8], value: &[u8]) -> &[usize] {

@@ -52,6 +52,8 @@ pub(super) async fn serve(
 ) -> Served {
     let upgrades = !head.upgrade.is_empty();
     let mut kept = origin.kept(upgrades);
+    // The relay is told once, however often it is tried.
+    let mut accepted = false;
     loop {
         let connected = match kept.take() {
             Some(connection) => Ok(connection),
@@ -59,10 +61,11 @@ pub(super) async fn serve(
         };
         let connection = match connected {
             Ok(connection) => connection,
+            Err(cause) if accepted => return Served::Failed(no_answer(&cause)),
             Err(cause) => return Served::Unreachable(cause),
         };
         let reused = connection.is_reused();
-        match exchange(head, frames, answers, connection, origin, record).await {
+        match exchange(head, frames, answers, connection, origin, record, &mut accepted).await {
             Ok(()) => return Served::Answered,
             // A connection that was kept was closed meanwhile, and asking again changes nothing (RFC 9110 §9.2.1).
             Err(failure) if failure.label == NO_ANSWER && reused && is_repeatable(head) => {
@@ -96,6 +99,7 @@ async fn exchange(
     connection: Connection,
     origin: &Origin,
     record: &mut Record<'_>,
+    accepted: &mut bool,
 ) -> Result<(), Failure> {
     let mut under_way = connection.request(head).await.map_err(|cut| no_answer(&cut))?;
     let (mut sink, mut app, response) = under_way.split(head);
@@ -119,9 +123,8 @@ async fn exchange(
         std::future::pending().await
     };
     let down = async {
-        let mut accepted = false;
         loop {
-            match hear(&mut app, response, answers, &mut accepted, &sent).await? {
+            match hear(&mut app, response, answers, accepted, &sent).await? {
                 Said::Upgraded if upgrades => {
                     answers.upgraded(response).map_err(bad_answer)?;
                     return say(answers.flush()).await;
@@ -154,10 +157,14 @@ async fn exchange(
         record.answered(101);
         sink.upgrade();
         app.upgrade();
-        // Each half closes on its own; whoever cuts one short is seen by the other side as having done so.
-        let _ = tokio::join!(async { copy(&mut Source::Tunnel(frames), &mut sink, IDLE).await }, async {
-            copy(&mut app.body().map_err(CopyError::Source)?, &mut Sink::Tunnel(answers), IDLE).await
-        },);
+        // One direction's clean end leaves the other open; a cut in one is a cut in both.
+        let piped =
+            tokio::try_join!(async { copy(&mut Source::Tunnel(frames), &mut sink, IDLE).await }, async {
+                copy(&mut app.body().map_err(CopyError::Source)?, &mut Sink::Tunnel(answers), IDLE).await
+            },);
+        if piped.is_err() {
+            sink.abort();
+        }
     } else if sent.load(Relaxed) && taken.load(Relaxed) && response.keep_alive {
         origin.keep(under_way);
     }
@@ -213,8 +220,8 @@ async fn say(step: impl Future<Output = std::io::Result<()>>) -> Result<(), Fail
 
 const NO_ANSWER: &str = "app_no_answer";
 
-fn no_answer(cut: &Cut) -> Failure {
-    let cause = cut.to_string();
+fn no_answer(cause: &impl fmt::Display) -> Failure {
+    let cause = cause.to_string();
     Failure {
         label: NO_ANSWER,
         public: "the app closed the connection before it answered",

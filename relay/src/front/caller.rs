@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use culvert_protocol::body::{Cut, Idle, Piece, Sink, Source};
+use culvert_protocol::body::{Cut, Piece, Sink, Source};
 use culvert_protocol::http1::{self, ReadError, Reply};
 use culvert_protocol::http2;
 use culvert_protocol::message::{Body, Fields, RequestHead, ResponseHead};
@@ -65,6 +65,8 @@ pub(crate) enum Answer<'a> {
         committed: bool,
         /// The connection can carry another exchange.
         keep_alive: bool,
+        /// The connection is to end without a proper end.
+        aborted: bool,
     },
     Http2 {
         respond: h2::server::SendResponse<Bytes>,
@@ -93,7 +95,8 @@ impl<'a> Caller<'a> {
         if !head.upgrade.is_empty() {
             return Ok(());
         }
-        let mut wait = head.body == Body::Streamed && !head.expects_continue;
+        let chunked = matches!(self.upload.source, Source::Http1(_)) && head.body == Body::Streamed;
+        let mut wait = chunked && !head.expects_continue;
         let upload = &mut self.upload;
         while upload.kept.len() < GATHERED {
             match upload.source.piece().map_err(caller_cut)? {
@@ -104,7 +107,7 @@ impl<'a> Caller<'a> {
                 }
                 None if wait && upload.kept.is_empty() => {
                     let filled = self.timer.within(limits.body_idle, upload.source.fill()).await;
-                    filled.map_err(|_| Failure::HeadTimeout)?.map_err(caller_cut)?;
+                    filled.unwrap_or(Err(Cut::Stalled(limits.body_idle))).map_err(caller_cut)?;
                     continue;
                 }
                 None => return Ok(()),
@@ -147,13 +150,6 @@ impl<'a> Caller<'a> {
         if !matches!(self.timer.within(limits.write_idle, said).await, Ok(Ok(()))) {
             self.answer.cut();
         }
-    }
-
-    pub(crate) fn idle(limits: &Limits) -> (Idle, Idle) {
-        (
-            Idle { source: limits.body_idle, sink: limits.body_idle },
-            Idle { source: limits.response_idle, sink: limits.write_idle },
-        )
     }
 }
 
@@ -228,7 +224,7 @@ impl Answer<'_> {
     /// A final response's head; it leaves with the body's first bytes.
     pub(crate) fn head(&mut self, head: &ResponseHead) -> Result<(), Cut> {
         match self {
-            Self::Http1 { writer, reply, committed, keep_alive } => {
+            Self::Http1 { writer, reply, committed, keep_alive, .. } => {
                 *keep_alive = writer.response(head, *reply);
                 *committed = true;
                 Ok(())
@@ -265,8 +261,13 @@ impl Answer<'_> {
         matches!(self, Self::Http1 { keep_alive: true, .. })
     }
 
+    /// Nothing more may be said on the connection, not even goodbye.
+    pub(crate) fn is_aborted(&self) -> bool {
+        matches!(self, Self::Http1 { aborted: true, .. })
+    }
+
     /// The connection ends with this exchange.
-    fn is_last(&mut self) {
+    pub(crate) fn is_last(&mut self) {
         if let Self::Http1 { reply, .. } = self {
             reply.keep_alive = false;
         }
@@ -291,12 +292,13 @@ impl Answer<'_> {
     }
 
     /// Ends the exchange so that the caller sees that it is not whole.
-    fn cut(&mut self) {
+    pub(crate) fn cut(&mut self) {
         match self {
-            Self::Http1 { writer, keep_alive, committed, .. } => {
-                if *committed {
-                    // To HTTP/1.0, a proper end is what makes the answer whole.
+            Self::Http1 { writer, keep_alive, committed, aborted, .. } => {
+                if *committed && writer.ends_with_stream() {
+                    // A proper end is what would make it whole.
                     writer.get_ref().abort();
+                    *aborted = true;
                 }
                 *keep_alive = false;
                 *committed = true;

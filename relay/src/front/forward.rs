@@ -4,19 +4,22 @@
 pub(crate) mod tunnel;
 pub(crate) mod upstream;
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use culvert_protocol::answers::{Answers, Said};
-use culvert_protocol::body::{self, CopyError, Cut, Sink, Source, copy};
+use culvert_protocol::body::{CopyError, Cut, Idle, Sink, Source, copy};
 use culvert_protocol::http1::ReadError;
 use culvert_protocol::message::{RequestHead, ResponseHead};
+use tokio::time::Instant;
 
 use crate::config::Limits;
 use crate::failure::{Behind, Failure};
-use crate::front::caller::{Caller, caller_cut};
+use crate::front::caller::{Answer, Caller, Upload, caller_cut};
 use crate::front::manners;
 use crate::front::record::Exchange;
+use crate::front::timer::Timer;
 
 /// 1xx responses before a final one: a 100, some 102 and 103.
 const MOST_INFORMED: usize = 16;
@@ -39,6 +42,8 @@ pub(crate) struct Backend<'a> {
     pub(crate) patience: Duration,
     /// Its responses are told to have passed us.
     pub(crate) via: bool,
+    /// It takes nothing more; it may have answered before it stopped.
+    pub(crate) broken: bool,
 }
 
 /// Carries an exchange to its end. `response` holds the head that `first` speaks of, if anything was said already.
@@ -48,99 +53,164 @@ pub(crate) async fn carry(
     caller: &mut Caller<'_>,
     backend: &mut Backend<'_>,
     response: &mut ResponseHead,
-    mut first: Option<Said>,
+    first: Option<Said>,
     limits: &Limits,
     exchange: &mut Exchange<'_>,
 ) -> Result<bool, Failure> {
-    let (up_idle, down_idle) = Caller::idle(limits);
-    let behind = backend.behind;
     let upgrades = !request.upgrade.is_empty();
-    // Both directions are one task's; the atomics only let it move between threads.
-    let sent = AtomicBool::new(caller.upload.is_whole() || upgrades);
-    let taken = AtomicBool::new(true);
-    let uploaded = AtomicU64::new(caller.upload.kept());
+    let sent = Sent::default();
+    if caller.upload.is_whole() || upgrades || backend.broken {
+        sent.is_over(!backend.broken);
+    }
+    exchange.moved(caller.upload.kept(), 0);
     let Caller { upload, answer, timer, route, .. } = &mut *caller;
-    let (sink, answers) = (&mut backend.sink, &mut backend.answers);
-
-    let up = async {
-        if !sent.load(Relaxed) {
-            match copy(&mut upload.source, sink, up_idle).await {
-                Ok(moved) => _ = uploaded.fetch_add(moved, Relaxed),
-                Err(CopyError::Source(cut)) => return caller_cut(cut),
-                // It reads no further; what it answers still counts (RFC 9112 §9.5).
-                Err(CopyError::Sink(_)) => taken.store(false, Relaxed),
-            }
-            sent.store(true, Relaxed);
-        }
-        upload.hung_up().await;
-        Failure::CallerGone
+    let Backend { behind, sink, answers, patience, via, .. } = &mut *backend;
+    let down = Down {
+        behind: *behind,
+        patience: *patience,
+        upgrades,
+        route: route.as_deref(),
+        via: *via,
+        sent: &sent,
+        limits,
     };
-    let down = async {
+    let done = tokio::select! {
+        biased;
+        done = down.run(answers, answer, timer, response, first, exchange) => done,
+        failure = up(upload, sink, &sent, limits) => Err(failure),
+    };
+    exchange.moved(sent.bytes.load(Relaxed), 0);
+    if done? == Said::Upgraded {
+        pipe(caller, backend, limits, exchange).await;
+        return Ok(false);
+    }
+    Ok(sent.taken.load(Relaxed) && sent.at.get().is_some() && response.keep_alive)
+}
+
+/// How far the request has got. Both directions are one task's: this is only shared so that it may move between threads.
+#[derive(Default)]
+struct Sent {
+    /// When nothing of the request was left to be sent.
+    at: OnceLock<Instant>,
+    /// All of it was taken.
+    taken: AtomicBool,
+    bytes: AtomicU64,
+}
+
+impl Sent {
+    fn is_over(&self, taken: bool) {
+        self.taken.store(taken, Relaxed);
+        // The first moment counts.
+        let _ = self.at.set(Instant::now());
+    }
+}
+
+/// The rest of the request's body, and then the caller's patience. Ends only with a failure.
+async fn up(upload: &mut Upload<'_>, sink: &mut Sink<'_>, sent: &Sent, limits: &Limits) -> Failure {
+    if sent.at.get().is_none() {
+        let idle = Idle { source: limits.body_idle, sink: limits.body_idle };
+        match copy(&mut upload.source, sink, idle).await {
+            Ok(moved) => {
+                sent.bytes.store(moved, Relaxed);
+                sent.is_over(true);
+            }
+            Err(CopyError::Source(cut)) => return caller_cut(cut),
+            // It reads no further; what it answers still counts (RFC 9112 §9.5).
+            Err(CopyError::Sink(_)) => sent.is_over(false),
+        }
+    }
+    upload.hung_up().await;
+    Failure::CallerGone
+}
+
+/// The answer on its way down.
+struct Down<'a> {
+    behind: Behind,
+    patience: Duration,
+    upgrades: bool,
+    route: Option<&'a str>,
+    via: bool,
+    sent: &'a Sent,
+    limits: &'a Limits,
+}
+
+impl Down<'_> {
+    async fn run(
+        &self,
+        answers: &mut Answers<'_>,
+        answer: &mut Answer<'_>,
+        timer: &mut Timer,
+        response: &mut ResponseHead,
+        mut first: Option<Said>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Said, Failure> {
+        let bad = |what: &str| Failure::BadAnswer(self.behind, what.to_owned());
         let mut informed = 0;
         loop {
             let said = match first.take() {
                 Some(said) => said,
-                None => {
-                    match timer.within(backend.patience, heard(answers.next(response), answer.gone())).await {
-                        Ok(None) => return Err(Failure::CallerGone),
-                        Ok(Some(said)) => said.map_err(|cut| no_answer(behind, cut))?,
-                        Err(_) if sent.load(Relaxed) => return Err(Failure::AnswerTimeout(behind)),
-                        Err(_) => continue,
-                    }
-                }
+                None => self.hear(answers, answer, timer, response).await?,
             };
             match said {
                 Said::Accepted => {}
-                Said::Refused(_) => {
-                    return Err(Failure::BadAnswer(behind, "a refusal after it had accepted".into()));
-                }
-                Said::Informed if informed == MOST_INFORMED => {
-                    return Err(Failure::BadAnswer(
-                        behind,
-                        "more informational responses than anybody needs".into(),
-                    ));
-                }
-                Said::Informed => {
+                Said::Informed if informed < MOST_INFORMED => {
                     informed += 1;
                     answer.inform(response).await.map_err(caller_lost)?;
                 }
-                Said::Upgraded if upgrades => {
-                    manners::dress(response, route.as_deref(), backend.via);
+                Said::Upgraded if self.upgrades => {
+                    manners::dress(response, self.route, self.via);
                     answer.head(response).map_err(caller_lost)?;
-                    return Ok((Said::Upgraded, 0));
-                }
-                Said::Upgraded => {
-                    return Err(Failure::BadAnswer(behind, "an upgrade that nobody asked for".into()));
+                    exchange.answered(response.status);
+                    return Ok(said);
                 }
                 Said::Answered => {
-                    manners::dress(response, route.as_deref(), backend.via);
+                    manners::dress(response, self.route, self.via);
+                    if self.sent.at.get().is_none() {
+                        answer.is_last();
+                    }
                     answer.head(response).map_err(caller_lost)?;
-                    let mut sink = answer.sink().map_err(caller_lost)?;
-                    let mut source = answers.body().map_err(|cut| no_answer(behind, cut))?;
-                    let moved = copy(&mut source, &mut sink, down_idle).await.map_err(|cut| match cut {
-                        CopyError::Source(cut) => Failure::AnswerCut(behind, cut.to_string()),
-                        CopyError::Sink(cut @ Cut::Length(_)) => Failure::AnswerCut(behind, cut.to_string()),
-                        CopyError::Sink(cut) => caller_lost(cut),
-                    })?;
-                    return Ok((Said::Answered, moved));
+                    exchange.answered(response.status);
+                    exchange.moved(0, self.body(answers, answer).await?);
+                    return Ok(said);
                 }
+                Said::Informed => return Err(bad("more informational responses than anybody needs")),
+                Said::Upgraded => return Err(bad("an upgrade that nobody asked for")),
+                Said::Refused(_) => return Err(bad("a refusal after it had accepted")),
             }
         }
-    };
-    let done = tokio::select! {
-        biased;
-        done = down => done,
-        failure = up => Err(failure),
-    };
-    exchange.moved(uploaded.into_inner(), 0);
-    let (said, moved) = done?;
-    exchange.answered(response.status);
-    exchange.moved(0, moved);
-    if said == Said::Upgraded {
-        pipe(caller, backend, limits, exchange).await;
-        return Ok(false);
     }
-    Ok(taken.load(Relaxed) && sent.load(Relaxed) && response.keep_alive)
+
+    /// The next head, in its time, which is counted from when the whole request was sent.
+    async fn hear(
+        &self,
+        answers: &mut Answers<'_>,
+        answer: &mut Answer<'_>,
+        timer: &mut Timer,
+        response: &mut ResponseHead,
+    ) -> Result<Said, Failure> {
+        loop {
+            let deadline = *self.sent.at.get().unwrap_or(&Instant::now()) + self.patience;
+            match timer.until(deadline, heard(answers.next(response), answer.gone())).await {
+                Ok(None) => return Err(Failure::CallerGone),
+                Ok(Some(said)) => return said.map_err(|cut| no_answer(self.behind, cut)),
+                Err(_) if self.sent.at.get().is_some_and(|at| at.elapsed() >= self.patience) => {
+                    return Err(Failure::AnswerTimeout(self.behind));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    async fn body(&self, answers: &mut Answers<'_>, answer: &mut Answer<'_>) -> Result<u64, Failure> {
+        let idle = Idle { source: self.limits.response_idle, sink: self.limits.write_idle };
+        let mut sink = answer.sink().map_err(caller_lost)?;
+        let mut source = answers.body().map_err(|cut| no_answer(self.behind, cut))?;
+        copy(&mut source, &mut sink, idle).await.map_err(|cut| match cut {
+            CopyError::Source(cut) => Failure::AnswerCut(self.behind, cut.to_string()),
+            CopyError::Sink(cut @ Cut::Length(_)) => Failure::AnswerCut(self.behind, cut.to_string()),
+            CopyError::Sink(cut) => caller_lost(cut),
+        })
+    }
 }
 
 /// What `step` comes to, unless the caller is gone before.
@@ -159,19 +229,32 @@ async fn pipe(
     limits: &Limits,
     exchange: &mut Exchange<'_>,
 ) {
-    let idle = body::Idle { source: limits.response_idle, sink: limits.write_idle };
+    let idle = Idle { source: limits.response_idle, sink: limits.write_idle };
     if let Source::Http1(reader) = &mut caller.upload.source {
         reader.upgrade();
     }
     caller.answer.upgrade();
     backend.sink.upgrade();
     backend.answers.upgrade();
-    let (up, down) = tokio::join!(copy(&mut caller.upload.source, &mut backend.sink, idle), async {
-        let mut sink = caller.answer.sink().map_err(CopyError::Sink)?;
-        let mut source = backend.answers.body().map_err(CopyError::Source)?;
-        copy(&mut source, &mut sink, idle).await
-    });
-    exchange.moved(up.unwrap_or_default(), down.unwrap_or_default());
+    let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
+    // One direction's clean end leaves the other open; a cut in one is a cut in both.
+    let piped = tokio::try_join!(
+        async {
+            copy(&mut caller.upload.source, &mut backend.sink, idle)
+                .await
+                .map(|moved| up.store(moved, Relaxed))
+        },
+        async {
+            let mut sink = caller.answer.sink().map_err(CopyError::Sink)?;
+            let mut source = backend.answers.body().map_err(CopyError::Source)?;
+            copy(&mut source, &mut sink, idle).await.map(|moved| down.store(moved, Relaxed))
+        }
+    );
+    exchange.moved(up.into_inner(), down.into_inner());
+    if piped.is_err() {
+        backend.sink.abort();
+        caller.answer.cut();
+    }
 }
 
 /// Nothing of the request was executed: it did not get as far.

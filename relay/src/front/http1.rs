@@ -44,10 +44,20 @@ pub(super) async fn connection(
             Ok(false) => return,
             Err(failure) => return connection.refuse(&failure, &peer, door).await,
         }
-        if !connection.exchange(&mut head, &peer, door).await {
-            return connection.close().await;
+        match connection.exchange(&mut head, &peer, door).await {
+            Next::Exchange => {}
+            Next::Goodbye => return connection.close().await,
+            Next::Nothing => return,
         }
     }
+}
+
+/// What may follow an exchange on its connection.
+enum Next {
+    Exchange,
+    Goodbye,
+    /// Its end must not look like a proper one.
+    Nothing,
 }
 
 struct Connection {
@@ -102,16 +112,26 @@ impl Connection {
         }
     }
 
-    /// One exchange. Returns whether another one can follow.
-    async fn exchange(&mut self, head: &mut RequestHead, peer: &Peer, door: &Door) -> bool {
+    /// One exchange.
+    async fn exchange(&mut self, head: &mut RequestHead, peer: &Peer, door: &Door) -> Next {
         let mut reply = Reply::to(head);
         reply.keep_alive &= !door.stop.is_cancelled();
-        let answer = Answer::Http1 { writer: &mut self.writer, reply, committed: false, keep_alive: false };
+        let answer = Answer::Http1 {
+            writer: &mut self.writer,
+            reply,
+            committed: false,
+            keep_alive: false,
+            aborted: false,
+        };
         let source = Source::Http1(&mut self.reader);
         let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, peer);
         super::request(head, &mut caller, &door.service).await;
-        let keep_alive = caller.answer.keeps_alive();
-        keep_alive && self.reader.is_between_messages()
+        let (again, aborted) = (caller.answer.keeps_alive(), caller.answer.is_aborted());
+        match again && self.reader.is_between_messages() {
+            true => Next::Exchange,
+            false if aborted => Next::Nothing,
+            false => Next::Goodbye,
+        }
     }
 
     /// Answers what is not a request, and closes.
@@ -127,6 +147,7 @@ impl Connection {
             reply: Reply::default(),
             committed: false,
             keep_alive: false,
+            aborted: false,
         };
         let source = Source::Http1(&mut self.reader);
         let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, peer);

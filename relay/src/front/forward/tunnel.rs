@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use culvert_protocol::answers::{Answers, Said};
 use culvert_protocol::body::{Cut, Sink, TunnelReader};
-use culvert_protocol::frame;
+use culvert_protocol::frame::{self, Refusal};
 use culvert_protocol::message::{RequestHead, ResponseHead};
 use culvert_protocol::tunnel::SendHalf;
 
@@ -22,6 +22,8 @@ use crate::tunnels::session::Claim;
 const OPEN: Duration = Duration::from_secs(2);
 /// To hand a head to an app on the same machine, over any link that still is one.
 const ACCEPT: Duration = Duration::from_secs(10);
+/// The same for a request that can be asked for elsewhere instead: no caller waits longer for a dead tunnel.
+const FIRST_WORD: Duration = Duration::from_secs(3);
 
 pub(crate) async fn forward(
     request: &mut RequestHead,
@@ -56,12 +58,14 @@ pub(crate) async fn forward(
         // A developer may sit at a breakpoint; whether the tunnel is alive is watched elsewhere.
         patience: service.limits.response_idle,
         via: service.manners.via,
+        broken: false,
     };
     carry(request, caller, &mut backend, &mut response, Some(first), &service.limits, exchange).await?;
     Ok(Forwarded::Answered)
 }
 
-/// Sends the head and what was kept of the body, and waits for the first word back.
+/// Sends the head and what was kept of the body, and waits for the first word back. A request that changes nothing is asked for
+/// elsewhere where that word does not come; any other may have been executed, and is not.
 async fn offer(
     request: &RequestHead,
     caller: &mut Caller<'_>,
@@ -70,13 +74,26 @@ async fn offer(
     answers: &mut TunnelReader,
     response: &mut ResponseHead,
 ) -> Result<Said, Failure> {
+    let repeatable =
+        caller.upload.is_whole() && (request.is("GET") || request.is("HEAD") || request.is("OPTIONS"));
+    let limit = if repeatable { FIRST_WORD } else { ACCEPT };
+    let Caller { upload, answer, timer, peer, .. } = caller;
     let offered = async {
-        frames.request(claim.number, Some(&caller.peer.shown), request)?;
-        caller.upload.send_kept(&mut Sink::Tunnel(frames)).await?;
-        Answers::Tunnel(answers).next(response).await
+        frames.request(claim.number, Some(&peer.shown), request)?;
+        upload.send_kept(&mut Sink::Tunnel(frames)).await?;
+        let mut answers = Answers::Tunnel(answers);
+        tokio::select! {
+            biased;
+            said = answers.next(response) => said.map(Some),
+            () = upload.hung_up() => Ok(None),
+            () = answer.gone() => Ok(None),
+        }
     };
-    match caller.timer.within(ACCEPT, offered).await {
-        Ok(said) => said.map_err(|cut: Cut| no_answer(Behind::Tunnel, cut)),
+    match timer.within(limit, offered).await {
+        Ok(Ok(Some(said))) => Ok(said),
+        Ok(Ok(None)) => Err(Failure::CallerGone),
+        Ok(Err(Cut::Io(_) | Cut::Ended)) | Err(_) if repeatable => Ok(Said::Refused(Refusal::Other)),
+        Ok(Err(cut)) => Err(no_answer(Behind::Tunnel, cut)),
         Err(_) => Err(Failure::AnswerTimeout(Behind::Tunnel)),
     }
 }

@@ -50,28 +50,20 @@ async fn attempt(
     exchange: &mut Exchange<'_>,
 ) -> Result<(), Failure> {
     let limits = &service.limits;
-    let unsent = caller.upload.kept() == 0;
-    let sent = async {
-        let mut under_way = connection.request(request).await?;
-        let (mut sink, ..) = under_way.split(request);
-        caller.upload.send_kept(&mut sink).await?;
-        Ok(under_way)
-    };
-    let mut under_way = match caller.timer.within(limits.body_idle, sent).await {
-        Ok(Ok(under_way)) => under_way,
-        // Not even the head was taken whole.
-        Ok(Err(cut)) if unsent => return Err(super::not_taken(Behind::Upstream, &cut)),
-        Ok(Err(cut)) => return Err(super::no_answer(Behind::Upstream, cut)),
+    let mut under_way = match caller.timer.within(limits.body_idle, connection.request(request)).await {
+        Ok(under_way) => under_way.map_err(|cut| super::not_taken(Behind::Upstream, &cut))?,
         Err(_) => return Err(Failure::AnswerTimeout(Behind::Upstream)),
     };
-    let (sink, answers, response) = under_way.split(request);
-    let mut backend = Backend {
-        behind: Behind::Upstream,
-        sink,
-        answers,
-        patience: limits.response_head,
-        via: service.manners.via,
+    let (mut sink, answers, response) = under_way.split(request);
+    let broken = match caller.timer.within(limits.body_idle, caller.upload.send_kept(&mut sink)).await {
+        Ok(Ok(())) => false,
+        // Not even the head was taken whole.
+        Ok(Err(cut)) if caller.upload.kept() == 0 => return Err(super::not_taken(Behind::Upstream, &cut)),
+        Ok(Err(_)) => true,
+        Err(_) => return Err(Failure::AnswerTimeout(Behind::Upstream)),
     };
+    let (behind, patience, via) = (Behind::Upstream, limits.response_head, service.manners.via);
+    let mut backend = Backend { behind, sink, answers, patience, via, broken };
     let whole = carry(request, caller, &mut backend, response, None, limits, exchange).await?;
     caller.upload.commit();
     if whole {
