@@ -29,7 +29,8 @@ pub fn door_server(
         .map_err(DoorTlsError::Provider)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // HTTP/1.0 is registered too (RFC 7301 §6), and who offers only that is served.
+    config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).to_vec();
     // 0-RTT data can be replayed, and a door does not know which requests bear that.
     config.max_early_data_size = 0;
     Ok(config)

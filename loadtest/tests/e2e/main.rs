@@ -5,6 +5,7 @@
 
 mod command_line;
 mod hostile;
+mod http;
 mod outage;
 mod routing;
 mod secrets;

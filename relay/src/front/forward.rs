@@ -189,7 +189,7 @@ impl Down<'_> {
         response: &mut ResponseHead,
     ) -> Result<Said, Failure> {
         loop {
-            let deadline = *self.sent.at.get().unwrap_or(&Instant::now()) + self.patience;
+            let deadline = self.sent.at.get().copied().unwrap_or_else(Instant::now) + self.patience;
             match timer.until(deadline, heard(answers.next(response), answer.gone())).await {
                 Ok(None) => return Err(Failure::CallerGone),
                 Ok(Some(said)) => return said.map_err(|cut| no_answer(self.behind, cut)),
