@@ -136,7 +136,7 @@ impl Report {
         upstream: &'static str,
         rows: Vec<Row>,
     ) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = pinned::processors();
         let pinned = pinned::possible();
         Self { scenario, processors, pinned, baseline, baseline_version, upstream, rows }
     }

@@ -20,9 +20,9 @@ impl Binaries {
         Self::made_by(&["build", "--workspace", "--bins", "--tests"]).await
     }
 
-    /// As they are shipped, apart from the profile, which is this program's own.
+    /// As `cargo build` makes them for shipping, in this program's own profile.
     pub async fn shipped() -> anyhow::Result<Self> {
-        Self::made_by(&["build", "--bins", "-p", "culvert-relay", "-p", "culvert-client"]).await
+        Self::made_by(&["build", "--workspace", "--bins"]).await
     }
 
     /// What cargo prints is shown only when it fails.

@@ -70,8 +70,9 @@ async fn start(
         .iter()
         .map(|kind| format!(" {kind}_temp_path {own}/{kind};\n", own = own.display()))
         .collect();
+    // One process: a master that is killed leaves its workers behind.
     let text = format!(
-        "daemon off; worker_processes 1; pid {own}/pid; error_log stderr warn;\n\
+        "daemon off; master_process off; pid {own}/pid; error_log stderr warn;\n\
          events {{ worker_connections 16384; }}\n\
          http {{\n access_log off; sendfile on; tcp_nodelay on; client_max_body_size 0; \
          default_type application/octet-stream;\n keepalive_requests 1000000000; keepalive_timeout 3600s;\n{temporary} \

@@ -2,7 +2,9 @@
 //! second. Where there is only one, or no `taskset`, everything runs everywhere, and the report says so.
 
 use std::ffi::OsStr;
+use std::path::Path;
 use std::process::Stdio;
+use std::sync::OnceLock;
 
 use tokio::process::Command;
 
@@ -31,8 +33,17 @@ pub async fn this(cpu: usize) {
     }
 }
 
+/// Asked once, because a process that has moved itself to one processor sees only that one.
 pub fn possible() -> bool {
-    let installed =
-        ["/usr/bin/taskset", "/bin/taskset"].iter().any(|path| std::path::Path::new(path).exists());
-    installed && std::thread::available_parallelism().is_ok_and(|processors| processors.get() > REST)
+    static POSSIBLE: OnceLock<bool> = OnceLock::new();
+    *POSSIBLE.get_or_init(|| {
+        let installed = ["/usr/bin/taskset", "/bin/taskset"].iter().any(|path| Path::new(path).exists());
+        installed && processors() > REST
+    })
+}
+
+/// How many there are; the same before and after.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }

@@ -34,8 +34,9 @@ pub async fn tunnel(effort: Effort) -> anyhow::Result<Report> {
     let stack = Stack::before(&binaries, &upstream.url(), Where::Pinned).await?;
     let app = upstream.address.to_string();
     let alice = stack.developer("alice").await?;
-    let quic = stack.intercept(&alice, &["-q", "--transport", "quic", "orders", &app, "x-user=quic"]).await?;
-    let tls = stack.intercept(&alice, &["-q", "--transport", "tls", "orders", &app, "x-user=tls"]).await?;
+    let quic =
+        stack.intercept_quietly(&alice, &["--transport", "quic", "orders", &app, "x-user=quic"]).await?;
+    let tls = stack.intercept_quietly(&alice, &["--transport", "tls", "orders", &app, "x-user=tls"]).await?;
     let targets = [
         Target::new("direct", upstream.address, &[]),
         Target::new("culvert, quic", stack.door, &[&stack.relay, &quic]).with_field("x-user: quic"),

@@ -135,6 +135,14 @@ impl Stack {
         Ok(process)
     }
 
+    /// The same without a line per request, which would be part of what is measured.
+    pub async fn intercept_quietly(&self, home: &Home, arguments: &[&str]) -> anyhow::Result<Process> {
+        let arguments = [&["intercept", "--quiet", "--output", "json"], arguments].concat();
+        let process = Process::start("culvert intercept", self.culvert(home, &arguments))?;
+        process.line("}").await?;
+        Ok(process)
+    }
+
     /// A culvert command, from its start to its end.
     pub async fn run(&self, home: &Home, arguments: &[&str]) -> anyhow::Result<Ended> {
         Process::start("culvert", self.culvert(home, arguments))?.ended().await
