@@ -198,7 +198,7 @@ impl Sink<'_> {
     /// Makes the end of what was written a cut, where a proper end would say that it is whole.
     pub fn abort(&mut self) {
         match self {
-            Self::Http1(writer) => writer.get_ref().abort(),
+            Self::Http1(writer) => writer.get_mut().abort(),
             Self::Http2(writer) => writer.reset(h2::Reason::CANCEL),
             // Dropped before its end, it is reset.
             Self::Tunnel(_) => {}

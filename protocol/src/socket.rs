@@ -60,11 +60,15 @@ impl ReadHalf {
 }
 
 impl WriteHalf {
-    /// Makes the end of the connection a reset, where it can be: for what only a proper end would make whole.
-    pub fn abort(&self) {
-        if let Self::Tcp(write) = self {
+    /// Says nothing more, not even that nothing follows: for what only a proper end would make whole. TCP is reset once the
+    /// other half is gone too, and TLS ends without its goodbye.
+    pub fn abort(&mut self) {
+        let muted = Self::Other(Box::new(tokio::io::sink()));
+        if let Self::Tcp(write) = std::mem::replace(self, muted) {
             // A connection that is gone already needs no reset.
             let _ = write.as_ref().set_zero_linger();
+            // Dropping it would send a FIN first, and that is a proper end.
+            write.forget();
         }
     }
 }

@@ -328,8 +328,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         matches!(self.framing, Encoder::UntilClose | Encoder::Raw)
     }
 
-    pub fn get_ref(&self) -> &W {
-        &self.io
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.io
     }
 
     /// From here on the bytes are another protocol's (after a 101).

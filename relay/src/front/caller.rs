@@ -297,7 +297,7 @@ impl Answer<'_> {
             Self::Http1 { writer, keep_alive, committed, aborted, .. } => {
                 if *committed && writer.ends_with_stream() {
                     // A proper end is what would make it whole.
-                    writer.get_ref().abort();
+                    writer.get_mut().abort();
                     *aborted = true;
                 }
                 *keep_alive = false;
