@@ -11,6 +11,9 @@ use super::{Problem, Upstream};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manners {
+    /// Nothing is said of the caller or of the relay, and what others say of the caller is left as it came. So until a
+    /// configuration says whom to believe, or what to say.
+    pub transparent: bool,
     /// Whose word counts on who the caller is: what they say in `X-Forwarded-*`, `Forwarded` and `X-Real-IP` is kept and
     /// added to; what anybody else says is replaced.
     pub trusted_proxies: Vec<IpNet>,
@@ -57,9 +60,17 @@ pub enum RouteField {
     Never,
 }
 
+impl Manners {
+    /// Whether the relay tells that a message has passed it.
+    pub(crate) fn says_via(&self) -> bool {
+        self.via && !self.transparent
+    }
+}
+
 impl Default for Manners {
     fn default() -> Self {
         Self {
+            transparent: true,
             trusted_proxies: Vec::new(),
             forwarded: Forwarded::default(),
             host: Host::default(),
@@ -107,6 +118,10 @@ pub(super) fn manners(typed: Typed, upstream: &Upstream) -> Result<Manners, Prob
         ));
     }
     Ok(Manners {
+        transparent: trusted_proxies.is_none()
+            && forwarded.is_none()
+            && via.is_none()
+            && public != Some(true),
         trusted_proxies: networks(trusted_proxies)?,
         forwarded: word(forwarded.as_ref(), FORWARDED)?.unwrap_or(default.forwarded),
         host: word(host.as_ref(), HOST)?.unwrap_or(default.host),

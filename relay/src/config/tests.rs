@@ -27,8 +27,9 @@ fn the_smallest_file_that_works_has_safe_defaults() {
 }
 
 #[test]
-fn the_default_manners_trust_nobody_and_tell_the_upstream_who_called() {
-    let manners = Manners::default();
+fn a_door_is_transparent_until_it_is_told_whom_to_believe() {
+    assert!(Manners::default().transparent);
+    let manners = Manners { transparent: false, ..Manners::default() };
     assert!(manners.trusted_proxies.is_empty() && manners.proxy_protocol.is_empty());
     assert_eq!(manners.forwarded, Forwarded::XForwarded);
     assert_eq!(manners.host, Host::Preserve);
@@ -102,6 +103,8 @@ fn a_door_has_the_manners_that_it_is_told() {
     assert_eq!(with("host: preserve").host, Host::Preserve);
     assert_eq!(with("host: upstream").host, Host::Upstream);
     assert!(!with("via: false").via && with("via: true").via);
+    assert!(!with("trusted_proxies: []").transparent && !with("public: true").transparent);
+    assert!(with("host: preserve").transparent);
     assert!(with("public: true").public && !with("public: false").public);
 }
 
@@ -152,8 +155,12 @@ fn what_the_documentation_shows_is_valid_and_leaves_nothing_out() {
     let shown = &whole.services[0];
     let own = Limits { response_head: Limits::default().response_head, ..shown.limits.clone() };
     assert_eq!(own, Limits::default());
-    let manners =
-        Manners { trusted_proxies: Vec::new(), proxy_protocol: Vec::new(), ..shown.manners.clone() };
+    let manners = Manners {
+        transparent: true,
+        trusted_proxies: Vec::new(),
+        proxy_protocol: Vec::new(),
+        ..shown.manners.clone()
+    };
     assert_eq!(manners, Manners::default());
     let unknown = parse("services: [{zzz: 1}]").unwrap_err();
     let (_, known) = unknown.split_once("known here: ").unwrap();

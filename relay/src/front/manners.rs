@@ -16,6 +16,9 @@ pub(crate) const ROUTE_FIELD: &str = "culvert-route";
 
 /// Rewrites what a request says of its caller and of us. What a trusted proxy says stays, and is added to.
 pub(super) fn rewrite(head: &mut RequestHead, peer: &Peer, manners: &Manners) {
+    if manners.transparent {
+        return head.fields.retain(|name, _| !matches!(Vouched::of(name), Some(Vouched::Ours)));
+    }
     let trusted = manners.trusted_proxies.iter().any(|network| network.contains(&peer.address));
     let mut told = Told::default();
     head.fields.retain(|name, value| match Vouched::of(name) {
@@ -208,7 +211,7 @@ mod tests {
     #[test]
     fn a_stranger_cannot_say_who_it_is() {
         assert_eq!(
-            rewritten(FORGED, &Manners::default()),
+            rewritten(FORGED, &Manners { transparent: false, ..Manners::default() }),
             lines(&[
                 ("Host", "a:80"),
                 ("x-forwarded-for", "10.1.2.3"),
@@ -221,7 +224,11 @@ mod tests {
 
     #[test]
     fn a_trusted_proxy_is_added_to() {
-        let manners = Manners { trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()], ..Manners::default() };
+        let manners = Manners {
+            trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
+            transparent: false,
+            ..Manners::default()
+        };
         assert_eq!(
             rewritten(FORGED, &manners),
             lines(&[
@@ -239,7 +246,8 @@ mod tests {
 
     #[test]
     fn forwarded_is_said_as_rfc_7239_does() {
-        let manners = Manners { forwarded: Forwarded::Standard, via: false, ..Manners::default() };
+        let manners =
+            Manners { transparent: false, forwarded: Forwarded::Standard, via: false, ..Manners::default() };
         assert_eq!(
             rewritten(&[("host", "a:80")], &manners),
             lines(&[("host", "a:80"), ("forwarded", "for=10.1.2.3;host=\"a:80\";proto=http")])
@@ -247,11 +255,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_said_where_nothing_is_to_be() {
-        let manners = Manners { forwarded: Forwarded::Off, via: false, ..Manners::default() };
+    fn a_transparent_door_leaves_everything_but_what_is_ours() {
+        let manners = Manners::default();
         assert_eq!(
-            rewritten(&[("Host", "a"), ("traceparent", "00-1-2-3")], &manners),
-            lines(&[("Host", "a"), ("traceparent", "00-1-2-3")])
+            rewritten(&[("Host", "a"), ("X-Forwarded-For", "1.2.3.4"), ("Culvert-Route", "x")], &manners),
+            lines(&[("Host", "a"), ("X-Forwarded-For", "1.2.3.4")])
         );
     }
 }

@@ -15,7 +15,7 @@ async fn who_the_caller_is_is_said_as_configured_and_cannot_be_forged() {
     ];
     let cases: [(&str, &[&str], &[&str]); 6] = [
         (
-            "",
+            "trusted_proxies: []",
             &[
                 "x-forwarded-for: 127.0.0.1\r\n",
                 "x-forwarded-proto: http\r\n",

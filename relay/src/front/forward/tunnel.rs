@@ -57,7 +57,7 @@ pub(crate) async fn forward(
         answers: Answers::Tunnel(&mut answers),
         // A developer may sit at a breakpoint; whether the tunnel is alive is watched elsewhere.
         patience: service.limits.response_idle,
-        via: service.manners.via,
+        via: service.manners.says_via(),
         broken: false,
     };
     carry(request, caller, &mut backend, &mut response, Some(first), &service.limits, exchange).await?;

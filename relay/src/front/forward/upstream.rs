@@ -1,5 +1,6 @@
 //! To the in-cluster service, and the little that may be sent twice.
 
+use culvert_certs::tls::OriginFailure;
 use culvert_protocol::message::RequestHead;
 use culvert_protocol::origin::Connection;
 use tokio::time::timeout;
@@ -62,7 +63,7 @@ async fn attempt(
         Ok(Err(_)) => true,
         Err(_) => return Err(Failure::AnswerTimeout(Behind::Upstream)),
     };
-    let (behind, patience, via) = (Behind::Upstream, limits.response_head, service.manners.via);
+    let (behind, patience, via) = (Behind::Upstream, limits.response_head, service.manners.says_via());
     let mut backend = Backend { behind, sink, answers, patience, via, broken };
     let whole = carry(request, caller, &mut backend, response, None, limits, exchange).await?;
     caller.upload.commit();
@@ -88,7 +89,11 @@ async fn connect(service: &Service, upgrades: bool) -> Result<Connection, Failur
     let upstream = &service.upstream;
     match timeout(service.limits.connect, upstream.connect(upgrades)).await {
         Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(cause)) => Err(Failure::Connect(format!("{}: {cause}", upstream.address()))),
+        Ok(Err(cause)) => {
+            let why =
+                OriginFailure::of(&cause).map_or_else(|| cause.to_string(), |failure| failure.to_string());
+            Err(Failure::Connect(format!("{}: {why}", upstream.address())))
+        }
         Err(_) => Err(Failure::ConnectTimeout),
     }
 }
