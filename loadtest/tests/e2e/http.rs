@@ -122,9 +122,8 @@ impl Peer {
             }
             let read = timeout(PATIENCE, self.stream.read_buf(&mut self.heard)).await;
             let heard = || format!("{:?} instead of {marker:?}", text(&self.heard));
-            match read.context("nothing more came").and_then(|read| Ok(read?)).with_context(heard)? {
-                0 => bail!("the end after {}", heard()),
-                _ => {}
+            if read.context("nothing more came").and_then(|read| Ok(read?)).with_context(heard)? == 0 {
+                bail!("the end after {}", heard());
             }
         }
     }

@@ -53,8 +53,23 @@ async fn who_the_caller_is_is_said_as_configured_and_cannot_be_forged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_added_and_nothing_taken_where_nobody_said_whom_to_believe() {
+    let asked =
+        request("GET / HTTP/1.1", &["X-Forwarded-For: 9.9.9.9", "Forwarded: for=9.9.9.9", "Via: 1.1 before"]);
+    for way in Way::each().await {
+        let (mut caller, mut app, head) = way.opened(&asked).await;
+        let lines = head.split_inclusive("\r\n");
+        let head: String = lines.filter(|line| !line.starts_with("culvert-via: ")).collect();
+        assert_eq!(head, asked, "{}", way.name);
+        app.say(EMPTY).await;
+        let answer = caller.head().await.unwrap();
+        assert!(!answer.contains("via"), "{}: {answer}", way.name);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_is_asked_for_its_own_name_where_it_wants_to_be() {
-    let way = Way::new("upstream", None, "host: upstream", "http").await.unwrap();
+    let way = Way::new("upstream", None, "host: upstream, trusted_proxies: []", "http").await.unwrap();
     let (_caller, _app, head) = way.opened(&request("GET / HTTP/1.1", &[])).await;
     let own = way.behind.local_addr().unwrap();
     assert!(
@@ -90,7 +105,7 @@ async fn a_request_that_an_app_sends_back_to_the_door_does_not_go_round() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_balancers_word_for_the_caller_is_taken_where_it_is_required() {
-    for way in Way::each_with("proxy_protocol: [127.0.0.1/32]", "http").await {
+    for way in Way::each_with("proxy_protocol: [127.0.0.1/32], trusted_proxies: []", "http").await {
         let asked = request("GET / HTTP/1.1", &[]);
         let (_caller, _app, head) =
             way.opened(&format!("PROXY TCP4 9.9.9.9 10.0.0.1 1234 80\r\n{asked}")).await;
