@@ -85,7 +85,11 @@ impl Failure {
             Self::CallerGone | Self::CallerStalled(_) => 499,
             Self::TooManyCallers => 503,
             Self::Loop => 508,
-            Self::Connect(_) | Self::NotTaken(..) | Self::NoAnswer(..) | Self::BadAnswer(..) | Self::AnswerCut(..) => 502,
+            Self::Connect(_)
+            | Self::NotTaken(..)
+            | Self::NoAnswer(..)
+            | Self::BadAnswer(..)
+            | Self::AnswerCut(..) => 502,
             Self::ConnectTimeout | Self::AnswerTimeout(_) => 504,
         }
     }

@@ -61,6 +61,8 @@ fn claim(head: &mut RequestHead, service: &Service) -> Option<Arc<Claim>> {
 /// Whether only a gRPC status is understood as a failure.
 fn is_grpc(head: &RequestHead) -> bool {
     head.fields.first("content-type").is_some_and(|value| {
-        value.strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        value
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     })
 }
