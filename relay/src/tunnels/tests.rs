@@ -2,6 +2,7 @@
 
 pub(crate) mod dialer;
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use culvert_certs::{DeveloperKey, JoinToken};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::{Config, Drained, Enrolment, Relay};
-use dialer::{Client, Login, PATIENCE, People, dial, hello, intercept, join, login};
+use dialer::{Client, Login, PATIENCE, People, dial, dial_from, hello, intercept, join, login};
 
 const TRANSPORTS: [Transport; 2] = [Transport::Quic, Transport::Tls];
 const HOUR: Duration = Duration::from_secs(3600);
@@ -308,6 +309,31 @@ async fn who_says_nothing_is_let_go_after_five_seconds() {
         assert!(closed.is_err());
     };
     tokio::join!(silent_hello, silent_handshake);
+}
+
+#[tokio::test]
+async fn a_crowd_that_says_nothing_keeps_nobody_else_out() {
+    let world = World::new().await;
+    let alice = world.login("alice").await;
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(TcpStream::connect(world.tunnel).await.unwrap());
+    }
+    let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
+    for (here, transport) in [(elsewhere, Transport::Tls), (Ipv4Addr::LOCALHOST, Transport::Quic)] {
+        let getting_in = async {
+            let dialled = dial_from(here, world.tunnel, &alice, transport).await.unwrap();
+            let mut client = Client::greet(dialled, hello("laptop", 1)).await;
+            assert!(matches!(client.hear().await, FromRelay::Welcome(_)));
+        };
+        timeout(Duration::from_secs(2), getting_in).await.unwrap_or_else(|_| panic!("{transport} is shut"));
+    }
+    // And whoever of them was let sit is not let sit for long.
+    for mut stream in silent {
+        let gone = timeout(Duration::from_secs(3), stream.read_u8()).await;
+        assert!(gone.expect("a stranger that says nothing was kept").is_err());
+    }
+    Client::up(world.tunnel, &alice, Transport::Tls, 2).await;
 }
 
 #[tokio::test]
