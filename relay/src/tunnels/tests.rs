@@ -337,6 +337,40 @@ async fn a_crowd_that_says_nothing_keeps_nobody_else_out() {
 }
 
 #[tokio::test]
+async fn claims_that_change_too_fast_are_denied_and_the_tunnel_stays() {
+    let world = World::new().await;
+    let alice = world.login("alice").await;
+    let mut client = Client::up(world.tunnel, &alice, Transport::Tls, 1).await;
+    let mut denied = 0;
+    // Far faster than 20 a second, on any machine.
+    for claim in 0..1_000 {
+        match client.announce(claim, intercept("a", "orders", "x-user=alice")).await {
+            FromRelay::Accepted { .. } => client.say(FromClient::Withdraw { claim }).await,
+            FromRelay::Denied { code: DeniedCode::TooMany, message, .. } => {
+                assert!(message.contains("too fast"), "{message}");
+                denied += 1;
+            }
+            answer => panic!("{answer:?}"),
+        }
+    }
+    assert!(denied > 0, "a loop of claims and withdrawals is served for ever");
+    client.settle().await;
+    assert_eq!(world.goes_to("alice"), None, "a withdrawal was not heard");
+    // And it is let in again, at the pace that is allowed.
+    let let_in = async {
+        let mut claim = 1_000;
+        while let FromRelay::Denied { .. } =
+            client.announce(claim, intercept("a", "orders", "x-user=alice")).await
+        {
+            claim += 1;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, let_in).await.unwrap();
+    assert_eq!(world.goes_to("alice").as_deref(), Some("alice"));
+}
+
+#[tokio::test]
 async fn streams_that_a_client_opens_lead_nowhere() {
     let world = World::new().await;
     let alice = world.login("alice").await;
