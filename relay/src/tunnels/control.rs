@@ -50,8 +50,7 @@ impl Control {
     /// this returns, or is dropped.
     pub(super) async fn serve(&mut self, session: &Arc<Session>, port: &Port) -> Left {
         let _up = port.metrics.up(session.transport.label());
-        let user = session.user.as_deref().unwrap_or("?");
-        info!(session = %session.id, host = %session.host, user, transport = %session.transport, "a tunnel is up");
+        info!(session = %session.id, host = %session.host, user = session.user, transport = %session.transport, "a tunnel is up");
         match self.converse(session, port).await {
             Ok(never) => match never {},
             Err(left) => left,

@@ -111,6 +111,46 @@ async fn a_tunnel_that_is_gone_takes_its_claims_with_it() {
     }
 }
 
+/// The log, as whoever runs the relay reads it.
+#[derive(Clone, Debug, Default)]
+struct Paper(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_names_an_account_only_where_the_client_did() {
+    let paper = Paper::default();
+    let written = paper.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+    // Of this thread, on which everything of this test runs.
+    let _logging = tracing::subscriber::set_default(log);
+    let world = World::new().await;
+    let alice = world.login("alice").await;
+    for (user, instance) in [(None, 1), (Some("al".to_owned()), 2)] {
+        let dialled = dial(world.tunnel, &alice, Transport::Tls).await.unwrap();
+        let mut client = Client::greet(dialled, Hello { user, ..hello("laptop", instance) }).await;
+        assert!(matches!(client.hear().await, FromRelay::Welcome(_)));
+        client.settle().await;
+    }
+    let log = String::from_utf8(paper.0.lock().clone()).unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("a tunnel is up")).collect();
+    let [without, with] = lines[..] else { panic!("{log}") };
+    assert!(
+        without.contains("host=laptop") && !without.contains("user=") && !without.contains('?'),
+        "{without}"
+    );
+    assert!(with.contains(r#"user="al""#), "{with}");
+}
+
 #[tokio::test]
 async fn a_second_process_of_mine_takes_over_and_the_first_is_told() {
     let world = World::new().await;
