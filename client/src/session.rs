@@ -219,6 +219,11 @@ impl Life {
                 let (grace, cut, done) = (*grace, self.cut.clone(), over.as_reason());
                 self.draining.spawn(async move { connection.finish(grace, &cut, done).await });
             }
+            // The newer session has the requests that come; those that are here are still this one's to answer.
+            Over::Never(error @ SessionError::Superseded { .. }) => {
+                self.screen.notice("superseded", &format!("{error}: finishing what is under way"));
+                connection.leave(&self.claims, self.grace, &self.cut).await;
+            }
             Over::Again(_) | Over::Never(_) => connection.close(&over.as_reason()).await,
         }
         over

@@ -7,14 +7,17 @@ use std::time::{Duration, SystemTime};
 
 use culvert_certs::tls::{join_server, tunnel_server};
 use culvert_certs::{Authority, DeveloperKey};
+use culvert_protocol::frame;
 use culvert_protocol::hello::{
     DeniedCode, FromClient, FromJoiner, FromRelay, Holder, Joined, Messages, RefusedCode, RejectCode,
     RelayInformation, ToJoiner, UnixMillis, Welcome, listings, write_message,
 };
 use culvert_protocol::intercept::Matcher;
+use culvert_protocol::message::RequestHead;
 use culvert_protocol::tunnel::{CloseCode, Closed, Limits, RecvHalf, SendHalf, Side, Tunnel, quic_transport};
 use quinn::crypto::rustls::QuicServerConfig;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -315,9 +318,60 @@ async fn a_newer_session_of_ours_ends_the_older_one() {
     let mut session = relay.session();
     let (mut developer, _) = relay.ready(&mut session).await;
     developer.say(FromRelay::Superseded { claim: 1, by: bob() }).await;
+    assert_eq!(developer.hear().await, FromClient::Withdraw { claim: 1 });
+    assert_eq!(developer.hear().await, FromClient::Leave);
     let error = ended(&mut session).await.unwrap_err();
     assert_eq!(error.exit(), Exit::Conflict);
     assert!(error.to_string().contains("`mine` was taken over by a newer session of yours on bobs-laptop"));
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_after_a_newer_session_took_over() {
+    for with_quic in [true, false] {
+        let relay = FakeRelay::start(with_quic).await;
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let claims = vec![Claim { app: App::local(app.local_addr().unwrap().port()), ..claim() }];
+        let rungs = if with_quic { Rungs::Quic } else { Rungs::Tls };
+        let (profile, screen) = (relay.profile(), Screen::silent());
+        let mut session =
+            Session::start(Options { profile, rungs, claims, screen, grace: PATIENCE }).unwrap();
+        let (mut developer, _) = relay.ready(&mut session).await;
+
+        let (reading, writing) = developer.tunnel.open().await.unwrap().split();
+        let mut request = frame::Writer::new(writing);
+        let head = RequestHead {
+            method: "GET".into(),
+            target: b"/slow".to_vec(),
+            fields: [(&b"host"[..], &b"orders"[..])].into_iter().collect(),
+            ..RequestHead::default()
+        };
+        request.request(1, None, &head).unwrap();
+        request.end(None).unwrap();
+        request.flush().await.unwrap();
+        let (mut app, _) = timeout(PATIENCE, app.accept()).await.unwrap().unwrap();
+        let mut asked = [0; 9];
+        app.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"GET /slow");
+
+        developer.say(FromRelay::Superseded { claim: 1, by: bob() }).await;
+        // What else it held is given back first.
+        assert_eq!(developer.hear().await, FromClient::Withdraw { claim: 1 });
+        app.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nafter").await.unwrap();
+        let answered = async {
+            let mut answer = frame::Reader::new(reading);
+            loop {
+                match answer.frame().expect("frames") {
+                    Some(frame::Frame::Data(body)) => return body.to_vec(),
+                    Some(_) => {}
+                    None => assert!(answer.fill().await.expect("the answer goes on") > 0, "no answer"),
+                }
+            }
+        };
+        let (body, leaving) = tokio::join!(timeout(PATIENCE, answered), developer.hear());
+        assert_eq!(body.unwrap(), b"after");
+        assert_eq!(leaving, FromClient::Leave);
+        assert_eq!(ended(&mut session).await.unwrap_err().exit(), Exit::Conflict);
+    }
 }
 
 #[tokio::test]
