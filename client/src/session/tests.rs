@@ -610,3 +610,42 @@ async fn a_relay_that_is_not_there_exits_unreachable() {
     let error = list(&Dialler::new(&profile, Rungs::Tls).unwrap()).await.unwrap_err();
     assert_eq!(error.exit(), Exit::Unreachable);
 }
+
+#[tokio::test]
+async fn a_port_that_is_somebody_elses_is_named_as_that() {
+    for answer in [&b"SSH-2.0-OpenSSH_9.6\r\n"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"silence"] {
+        let relay = FakeRelay::start(false).await;
+        let token = culvert_certs::JoinToken::mint(relay.authority.fingerprint(), "").unwrap();
+        let (profile, address) = (relay.profile(), relay.relay());
+        let answering = async {
+            let mut taken = Vec::new();
+            loop {
+                let (mut tcp, _) = relay.tcp.accept().await.unwrap();
+                let mut hello = [0];
+                tcp.read_exact(&mut hello).await.unwrap();
+                if answer != b"silence" {
+                    tcp.write_all(answer).await.unwrap();
+                    tcp.shutdown().await.unwrap();
+                }
+                taken.push(tcp);
+            }
+        };
+        let dialling = async {
+            let error = timeout(PATIENCE, login(&address, &token)).await.unwrap().unwrap_err();
+            let dialler = Dialler::new(&profile, Rungs::Tls).unwrap();
+            (error, timeout(PATIENCE, dialler.dial()).await.unwrap().unwrap_err())
+        };
+        let (login, dial) = tokio::select! {
+            errors = dialling => errors,
+            () = answering => unreachable!(),
+        };
+        assert_eq!(login.exit(), Exit::Unreachable);
+        for said in [login.to_string(), dial.to_string()] {
+            assert!(
+                said.starts_with(&format!("connecting to the relay {address}: tls to {address}: ")),
+                "{said}"
+            );
+            assert!(said.contains(" (nothing there speaks culvert)"), "{said}");
+        }
+    }
+}
