@@ -313,6 +313,32 @@ async fn a_denial_ends_the_session_with_its_own_exit_code() {
 }
 
 #[tokio::test]
+async fn a_service_on_another_port_than_it_was_named_with_is_none() {
+    let relay = FakeRelay::start(true).await;
+    let options = || {
+        let (profile, screen) = (relay.profile(), Screen::silent());
+        Options { profile, rungs: Rungs::Quic, claims: vec![claim()], screen, grace: PATIENCE }
+    };
+    let mut session = Session::start_at_ports(options(), vec![Some(80)]).unwrap();
+    let mut developer = relay.welcome().await;
+    developer.say(accepted()).await;
+    // The relay had put it in force with that.
+    assert_eq!(developer.hear().await, FromClient::Withdraw { claim: 1 });
+    assert_eq!(developer.hear().await, FromClient::Leave);
+    let error = ended(&mut session).await.unwrap_err();
+    assert_eq!(error.exit(), Exit::NoSuchService);
+    let said = error.to_string();
+    assert_eq!(said, "claiming requests of orders: the relay listens for it on port 8080, not on 80");
+    assert!(error.advice().unwrap().contains("orders:8080"));
+    assert_eq!(session.now(), None);
+
+    for ports in [vec![Some(8080)], vec![None], vec![]] {
+        let mut session = Session::start_at_ports(options(), ports).unwrap();
+        relay.ready(&mut session).await;
+    }
+}
+
+#[tokio::test]
 async fn a_newer_session_of_ours_ends_the_older_one() {
     let relay = FakeRelay::start(true).await;
     let mut session = relay.session();
