@@ -226,6 +226,12 @@ pub enum Why {
     Handshake(HandshakeFailure),
     #[error("{}", plain(.0))]
     Io(io::Error),
+    /// Something took the connection, and its answer is no relay's.
+    #[error("{} (nothing there speaks culvert)", plain(.0))]
+    Foreign(io::Error),
+    /// Something took the connection and said nothing.
+    #[error("no answer within {} s (nothing there speaks culvert)", tls::HANDSHAKE.as_secs())]
+    Mute,
     #[error("{0}")]
     Quic(String),
 }

@@ -5,6 +5,7 @@
 //! Holds no request: those are [`crate::serve`]'s.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -83,6 +84,12 @@ pub struct Ready {
 impl Session {
     /// Starts dialling, on the runtime that this is called in.
     pub fn start(options: Options) -> Result<Self, SetupError> {
+        Self::start_at_ports(options, Vec::new())
+    }
+
+    /// The same for claims whose services were named with their ports, in the order of the claims: where the relay
+    /// listens for one of them elsewhere, the session ends. `None`, or no entry: any port will do.
+    pub fn start_at_ports(options: Options, ports: Vec<Option<u16>>) -> Result<Self, SetupError> {
         let (say, state) = watch::channel(None);
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let life = Life {
@@ -90,6 +97,7 @@ impl Session {
             not_after: options.profile.identity.not_after,
             apps: Arc::new(Apps::new((1..).zip(options.claims.iter().map(|claim| claim.app.clone())))?),
             claims: options.claims,
+            ports,
             instance: InstanceId::new(rand::random()),
             screen: options.screen,
             grace: options.grace,
@@ -143,6 +151,8 @@ struct Life {
     not_after: SystemTime,
     /// A claim's number is its place, counted from 1: the same on every connection.
     claims: Vec<Claim>,
+    /// Where their services are meant to be listened for.
+    ports: Vec<Option<u16>>,
     apps: Arc<Apps>,
     instance: InstanceId,
     screen: Screen,
@@ -219,9 +229,33 @@ impl Life {
                 let (grace, cut, done) = (*grace, self.cut.clone(), over.as_reason());
                 self.draining.spawn(async move { connection.finish(grace, &cut, done).await });
             }
+            // The newer session has the requests that come; those that are here are still this one's to answer.
+            Over::Never(error @ SessionError::Superseded { .. }) => {
+                self.screen.notice("superseded", &format!("{error}: finishing what is under way"));
+                connection.leave(&self.claims, self.grace, &self.cut).await;
+            }
+            // In force since the relay said where it listens: a request may be here.
+            Over::Never(SessionError::OtherPort { .. }) => {
+                connection.leave(&self.claims, self.grace, &self.cut).await;
+            }
             Over::Again(_) | Over::Never(_) => connection.close(&over.as_reason()).await,
         }
         over
+    }
+
+    /// What is wrong with where the relay listens for a claim's service. Addresses that are not understood are no proof of
+    /// another port.
+    fn other_port(&self, number: u64, listen: &[String]) -> Option<SessionError> {
+        let place = usize::try_from(number.checked_sub(1)?).ok()?;
+        let asked = self.ports.get(place).copied().flatten()?;
+        let found =
+            listen.iter().map(|address| address.parse::<SocketAddr>().ok().map(|address| address.port()));
+        let ports = found.collect::<Option<Vec<u16>>>()?;
+        if ports.is_empty() || ports.contains(&asked) {
+            return None;
+        }
+        let service = self.claims.get(place)?.intercept.service.clone();
+        Some(SessionError::OtherPort { service, asked, ports })
     }
 
     /// Every claim was accepted.

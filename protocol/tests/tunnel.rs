@@ -52,6 +52,7 @@ for_every_transport!(
     a_cut_is_seen_while_the_other_direction_goes_on,
     a_writer_learns_that_nobody_reads,
     a_writer_learns_that_its_answered_request_is_dropped,
+    a_writer_in_a_full_tunnel_learns_that_nobody_reads,
     a_stream_that_only_just_ended_is_whole,
     opening_waits_at_the_limit_and_goes_on_when_a_stream_ends,
     a_reason_reaches_the_peer_from_either_side,
@@ -249,6 +250,35 @@ async fn a_writer_learns_that_its_answered_request_is_dropped(kind: Kind) {
     let error = write_until_it_fails(&mut opened).await;
     assert_eq!(stream_error(&error), StreamError::Stopped);
     assert_eq!(read_all(&mut opened).await.unwrap(), b"no");
+}
+
+async fn a_writer_in_a_full_tunnel_learns_that_nobody_reads(kind: Kind) {
+    let pair = Pair::new(kind).await;
+    // Downloads that nobody reads, until all of them together fill what the tunnel holds. Each counts what it has
+    // written, and ends with the error that it met.
+    let (mut writing, mut unread, written) = (JoinSet::new(), Vec::new(), Arc::new(AtomicUsize::new(0)));
+    for number in 0..30 {
+        let (opened, mut accepted) = stream(&pair.listener, &pair.dialer, b"download").await;
+        let count = Arc::clone(&written);
+        unread.push(opened);
+        writing.spawn(async move {
+            loop {
+                match accepted.write(&[0; 16 * 1024]).await {
+                    Ok(length) => count.fetch_add(length, Ordering::Relaxed),
+                    Err(error) => return (number, error),
+                };
+            }
+        });
+    }
+    full(&written).await;
+
+    // Newest first: quinn gives room to the oldest.
+    for number in (20..30).rev() {
+        drop(unread.pop());
+        let ended = timeout(Duration::from_secs(1), writing.join_next()).await;
+        let (ended, error) = ended.expect("a writer hears nothing of the stop").unwrap().unwrap();
+        assert_eq!((ended, stream_error(&error)), (number, StreamError::Stopped));
+    }
 }
 
 async fn a_stream_that_only_just_ended_is_whole(kind: Kind) {
@@ -692,6 +722,17 @@ async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> 
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await?;
     Ok(bytes)
+}
+
+/// Waits until writers that count what they write have not written anything for a while.
+async fn full(written: &AtomicUsize) {
+    let (mut before, mut quiet) = (0, 0);
+    while quiet < 20 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = written.load(Ordering::Relaxed);
+        quiet = if now == before && now > 0 { quiet + 1 } else { 0 };
+        before = now;
+    }
 }
 
 async fn write_until_it_fails(stream: &mut (impl AsyncWrite + Unpin)) -> io::Error {

@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use culvert_certs::DeveloperName;
+use culvert_certs::private_file::PrivateFileError;
+use culvert_certs::{AuthorityError, DeveloperName, RelayKeysError};
 use culvert_relay::config::parse_duration;
+use culvert_relay::store::StoreError;
 use culvert_relay::{Config, ConfigError, Drained, Enrolment, Relay, StartError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -76,15 +78,33 @@ fn main() -> ExitCode {
     // clap itself leaves with 2 for what it cannot read.
     let arguments = Arguments::parse();
     let Err(error) = run(&arguments) else { return ExitCode::SUCCESS };
-    let code = if is_usage(&error) { USAGE } else { INTERNAL };
     say(&format!("culvert-relay: {error:#}"));
-    ExitCode::from(code)
+    ExitCode::from(exit_code(&error))
 }
 
-/// Starting again changes nothing: what was asked for is wrong.
-fn is_usage(error: &anyhow::Error) -> bool {
-    let config = matches!(error.downcast_ref(), Some(StartError::Config(_)));
-    config || error.is::<ConfigError>() || error.is::<BadFilter>()
+/// What whoever runs the relay can put right, in the file or around it, is no fault inside.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let configured = error.is::<ConfigError>()
+        || error.is::<BadFilter>()
+        || error.downcast_ref().is_some_and(is_configured);
+    if configured { USAGE } else { INTERNAL }
+}
+
+/// An address that cannot be had, or a data directory or a key in it that others can read.
+fn is_configured(error: &StartError) -> bool {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+    match error {
+        StartError::Config(_) => true,
+        StartError::Listen { cause, .. } => {
+            matches!(cause.kind(), AddrInUse | AddrNotAvailable | PermissionDenied)
+        }
+        StartError::Authority(AuthorityError::File(file))
+        | StartError::Keys(RelayKeysError::File(file))
+        | StartError::Store(StoreError::Directory(file)) => {
+            matches!(file, PrivateFileError::OpenToOthers { .. })
+        }
+        _ => false,
+    }
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
@@ -189,4 +209,56 @@ fn start_log(arguments: &Arguments) -> Result<(), BadFilter> {
 /// What a person is told. Nobody may be listening any more, which is no reason to fail.
 fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn config(directory: &Path, door: &str) -> Config {
+        let text = format!(
+            "{{tunnel: {{listen: '127.0.0.1:0'}}, admin: {{listen: '127.0.0.1:0'}},
+              services: [{{name: orders, listen: '{door}', upstream: 'http://127.0.0.1:1'}}]}}"
+        );
+        Config::parse(&text, &directory.join("relay.yaml")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_exits_as_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let config = config(directory.path(), &taken.local_addr().unwrap().to_string());
+        let error = anyhow::Error::from(Relay::bind(config).await.unwrap_err());
+        assert_eq!(exit_code(&error), USAGE, "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn a_directory_or_a_key_that_others_can_read_exits_as_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path(), "127.0.0.1:0");
+        drop(Relay::bind(config.clone()).await.unwrap());
+        let keys = fs::read_dir(&config.data).unwrap().map(|entry| entry.unwrap().path());
+        let keys = keys.filter(|path| path.extension().is_some_and(|extension| extension == "key"));
+        let mut opened: Vec<_> = keys.collect();
+        assert!(!opened.is_empty());
+        opened.push(config.data.clone());
+        for path in opened {
+            let before = fs::metadata(&path).unwrap().permissions();
+            fs::set_permissions(&path, Permissions::from_mode(before.mode() | 0o044)).unwrap();
+            let serving = anyhow::Error::from(Relay::bind(config.clone()).await.unwrap_err());
+            assert_eq!(exit_code(&serving), USAGE, "{serving:#}");
+            assert!(format!("{serving:#}").contains("run `chmod "), "{serving:#}");
+            fs::set_permissions(&path, before).unwrap();
+        }
+        drop(Relay::bind(config).await.unwrap());
+    }
+
+    #[test]
+    fn a_fault_inside_exits_as_one() {
+        assert_eq!(exit_code(&anyhow::anyhow!("a part of the relay failed")), INTERNAL);
+    }
 }

@@ -9,6 +9,7 @@ mod control;
 mod greeting;
 mod join;
 mod leaving;
+mod pace;
 mod quic;
 pub(crate) mod registry;
 pub(crate) mod session;

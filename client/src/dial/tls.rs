@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use culvert_certs::tls::HandshakeFailure;
 use culvert_protocol::tunnel::{Limits, Side, Tunnel};
@@ -13,10 +14,15 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::Why;
+
+/// How long a relay that has taken the connection may take for its side of the handshake: one round trip. Shorter than
+/// an attempt, so that a port on which something listens and says nothing is told from one where nothing does.
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(4);
 
 #[derive(Debug)]
 pub(super) struct Rung {
@@ -64,7 +70,7 @@ impl Carrier {
     }
 }
 
-/// A TLS connection whose relay has been verified. The caller limits how long it may take.
+/// A TLS connection whose relay has been verified. The caller limits how long all of it may take.
 pub(crate) async fn connect(
     config: &Arc<ClientConfig>,
     relay: SocketAddr,
@@ -73,9 +79,10 @@ pub(crate) async fn connect(
     let tcp = TcpStream::connect(relay).await.map_err(Why::Io)?;
     tcp.set_nodelay(true).map_err(Why::Io)?;
     let connector = TlsConnector::from(Arc::clone(config));
-    connector.connect(name.clone(), tcp).await.map_err(|error| match handshake_failure(&error) {
+    let shaken = timeout(HANDSHAKE, connector.connect(name.clone(), tcp)).await;
+    shaken.map_err(|_| Why::Mute)?.map_err(|error| match handshake_failure(&error) {
         Some(failure) => Why::Handshake(failure),
-        None => Why::Io(error),
+        None => Why::Foreign(error),
     })
 }
 

@@ -89,6 +89,9 @@ impl Connection {
                     match message {
                         FromRelay::Accepted { claim, listen, .. } => {
                             if claim_of(&life.claims, claim).is_some() {
+                                if let Some(error) = life.other_port(claim, &listen) {
+                                    return Over::Never(error);
+                                }
                                 accepted.insert(claim, listen);
                             }
                         }

@@ -138,6 +138,11 @@ pub enum SessionError {
     Conflict { claim: String, message: String, holder: Option<Box<Holder>> },
     #[error("claiming requests of {service}: {message}")]
     NoSuchService { service: ServiceName, message: String },
+    #[error(
+        "claiming requests of {service}: the relay listens for it on port {}, not on {asked}",
+        list(ports)
+    )]
+    OtherPort { service: ServiceName, asked: u16, ports: Vec<u16> },
     #[error("claiming {claim}: the relay cannot do that: {message}")]
     Invalid { claim: String, message: String },
     #[error("the intercept `{name}` was taken over by a newer session of yours on {}", by.host)]
@@ -156,7 +161,7 @@ impl SessionError {
             Self::Closed { reason, .. } if reason.code() == CloseCode::Superseded => Exit::Conflict,
             Self::Closed { .. } => Exit::Denied,
             Self::Conflict { .. } | Self::Superseded { .. } => Exit::Conflict,
-            Self::NoSuchService { .. } => Exit::NoSuchService,
+            Self::NoSuchService { .. } | Self::OtherPort { .. } => Exit::NoSuchService,
         }
     }
 
@@ -180,6 +185,9 @@ impl SessionError {
             }),
             Self::Conflict { .. } => {
                 Some("another match, or ask its owner; `culvert ls` shows who holds what".to_owned())
+            }
+            Self::OtherPort { service, ports, .. } => {
+                ports.first().map(|port| format!("culvert intercept {service}:{port} …"))
             }
             Self::NoSuchService { .. } | Self::Superseded { .. } => Some("culvert ls".to_owned()),
             Self::Rejected { .. }

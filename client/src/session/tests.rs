@@ -7,14 +7,17 @@ use std::time::{Duration, SystemTime};
 
 use culvert_certs::tls::{join_server, tunnel_server};
 use culvert_certs::{Authority, DeveloperKey};
+use culvert_protocol::frame;
 use culvert_protocol::hello::{
     DeniedCode, FromClient, FromJoiner, FromRelay, Holder, Joined, Messages, RefusedCode, RejectCode,
     RelayInformation, ToJoiner, UnixMillis, Welcome, listings, write_message,
 };
 use culvert_protocol::intercept::Matcher;
+use culvert_protocol::message::RequestHead;
 use culvert_protocol::tunnel::{CloseCode, Closed, Limits, RecvHalf, SendHalf, Side, Tunnel, quic_transport};
 use quinn::crypto::rustls::QuicServerConfig;
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -310,14 +313,91 @@ async fn a_denial_ends_the_session_with_its_own_exit_code() {
 }
 
 #[tokio::test]
+async fn a_service_on_another_port_than_it_was_named_with_is_none() {
+    let relay = FakeRelay::start(true).await;
+    let options = || {
+        let (profile, screen) = (relay.profile(), Screen::silent());
+        Options { profile, rungs: Rungs::Quic, claims: vec![claim()], screen, grace: PATIENCE }
+    };
+    let mut session = Session::start_at_ports(options(), vec![Some(80)]).unwrap();
+    let mut developer = relay.welcome().await;
+    developer.say(accepted()).await;
+    // The relay had put it in force with that.
+    assert_eq!(developer.hear().await, FromClient::Withdraw { claim: 1 });
+    assert_eq!(developer.hear().await, FromClient::Leave);
+    let error = ended(&mut session).await.unwrap_err();
+    assert_eq!(error.exit(), Exit::NoSuchService);
+    let said = error.to_string();
+    assert_eq!(said, "claiming requests of orders: the relay listens for it on port 8080, not on 80");
+    assert!(error.advice().unwrap().contains("orders:8080"));
+    assert_eq!(session.now(), None);
+
+    for ports in [vec![Some(8080)], vec![None], vec![]] {
+        let mut session = Session::start_at_ports(options(), ports).unwrap();
+        relay.ready(&mut session).await;
+    }
+}
+
+#[tokio::test]
 async fn a_newer_session_of_ours_ends_the_older_one() {
     let relay = FakeRelay::start(true).await;
     let mut session = relay.session();
     let (mut developer, _) = relay.ready(&mut session).await;
     developer.say(FromRelay::Superseded { claim: 1, by: bob() }).await;
+    assert_eq!(developer.hear().await, FromClient::Withdraw { claim: 1 });
+    assert_eq!(developer.hear().await, FromClient::Leave);
     let error = ended(&mut session).await.unwrap_err();
     assert_eq!(error.exit(), Exit::Conflict);
     assert!(error.to_string().contains("`mine` was taken over by a newer session of yours on bobs-laptop"));
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_after_a_newer_session_took_over() {
+    for with_quic in [true, false] {
+        let relay = FakeRelay::start(with_quic).await;
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let claims = vec![Claim { app: App::local(app.local_addr().unwrap().port()), ..claim() }];
+        let rungs = if with_quic { Rungs::Quic } else { Rungs::Tls };
+        let (profile, screen) = (relay.profile(), Screen::silent());
+        let mut session =
+            Session::start(Options { profile, rungs, claims, screen, grace: PATIENCE }).unwrap();
+        let (mut developer, _) = relay.ready(&mut session).await;
+
+        let (reading, writing) = developer.tunnel.open().await.unwrap().split();
+        let mut request = frame::Writer::new(writing);
+        let head = RequestHead {
+            method: "GET".into(),
+            target: b"/slow".to_vec(),
+            fields: [(&b"host"[..], &b"orders"[..])].into_iter().collect(),
+            ..RequestHead::default()
+        };
+        request.request(1, None, &head).unwrap();
+        request.end(None).unwrap();
+        request.flush().await.unwrap();
+        let (mut app, _) = timeout(PATIENCE, app.accept()).await.unwrap().unwrap();
+        let mut asked = [0; 9];
+        app.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"GET /slow");
+
+        developer.say(FromRelay::Superseded { claim: 1, by: bob() }).await;
+        // What else it held is given back first.
+        assert_eq!(developer.hear().await, FromClient::Withdraw { claim: 1 });
+        app.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nafter").await.unwrap();
+        let answered = async {
+            let mut answer = frame::Reader::new(reading);
+            loop {
+                match answer.frame().expect("frames") {
+                    Some(frame::Frame::Data(body)) => return body.to_vec(),
+                    Some(_) => {}
+                    None => assert!(answer.fill().await.expect("the answer goes on") > 0, "no answer"),
+                }
+            }
+        };
+        let (body, leaving) = tokio::join!(timeout(PATIENCE, answered), developer.hear());
+        assert_eq!(body.unwrap(), b"after");
+        assert_eq!(leaving, FromClient::Leave);
+        assert_eq!(ended(&mut session).await.unwrap_err().exit(), Exit::Conflict);
+    }
 }
 
 #[tokio::test]
@@ -555,4 +635,43 @@ async fn a_relay_that_is_not_there_exits_unreachable() {
     );
     let error = list(&Dialler::new(&profile, Rungs::Tls).unwrap()).await.unwrap_err();
     assert_eq!(error.exit(), Exit::Unreachable);
+}
+
+#[tokio::test]
+async fn a_port_that_is_somebody_elses_is_named_as_that() {
+    for answer in [&b"SSH-2.0-OpenSSH_9.6\r\n"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"", b"silence"] {
+        let relay = FakeRelay::start(false).await;
+        let token = culvert_certs::JoinToken::mint(relay.authority.fingerprint(), "").unwrap();
+        let (profile, address) = (relay.profile(), relay.relay());
+        let answering = async {
+            let mut taken = Vec::new();
+            loop {
+                let (mut tcp, _) = relay.tcp.accept().await.unwrap();
+                let mut hello = [0];
+                tcp.read_exact(&mut hello).await.unwrap();
+                if answer != b"silence" {
+                    tcp.write_all(answer).await.unwrap();
+                    tcp.shutdown().await.unwrap();
+                }
+                taken.push(tcp);
+            }
+        };
+        let dialling = async {
+            let error = timeout(PATIENCE, login(&address, &token)).await.unwrap().unwrap_err();
+            let dialler = Dialler::new(&profile, Rungs::Tls).unwrap();
+            (error, timeout(PATIENCE, dialler.dial()).await.unwrap().unwrap_err())
+        };
+        let (login, dial) = tokio::select! {
+            errors = dialling => errors,
+            () = answering => unreachable!(),
+        };
+        assert_eq!(login.exit(), Exit::Unreachable);
+        for said in [login.to_string(), dial.to_string()] {
+            assert!(
+                said.starts_with(&format!("connecting to the relay {address}: tls to {address}: ")),
+                "{said}"
+            );
+            assert!(said.contains(" (nothing there speaks culvert)"), "{said}");
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{ConnectionError, IdleTimeout, ReadError, VarInt, WriteError};
+use quinn::{ConnectionError, IdleTimeout, ReadError, StoppedError, VarInt, WriteError};
 use tokio::io::{AsyncWrite, ReadBuf};
 
 use super::{CloseCode, CloseReason, Closed, IDLE_LIMIT, KEEP_ALIVE, Lost, MAX_STREAMS, Side, StreamError};
@@ -153,7 +153,10 @@ fn halves(
     counted: bool,
 ) -> (Reader, Writer) {
     let held = || Held { shared: Arc::clone(shared), counted };
-    (Reader { stream: recv, held: held() }, Writer { stream: send, held: held(), finished: false })
+    (
+        Reader { stream: recv, held: held() },
+        Writer { stream: send, held: held(), finished: false, blocked: None },
+    )
 }
 
 impl Shared {
@@ -257,12 +260,17 @@ impl Reader {
 }
 
 /// Dropped before `poll_shutdown`, it resets the stream.
-#[derive(Debug)]
 pub(super) struct Writer {
     stream: quinn::SendStream,
     held: Held,
     finished: bool,
+    /// What hears the peer's stop while a write waits. quinn wakes a writer for room, but where the room that is missing
+    /// is the whole connection's it asks for that first, and a stopped stream's writer waits as long as the others do.
+    blocked: Option<Stop>,
 }
+
+/// The peer's stop, or the end of the connection.
+type Stop = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>;
 
 impl Writer {
     pub(super) fn id(&self) -> u64 {
@@ -273,8 +281,25 @@ impl Writer {
         if self.finished {
             return Poll::Ready(Err(StreamError::Finished.into()));
         }
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
-        Poll::Ready(written.map_err(|error| self.error(error).into()))
+        match Pin::new(&mut self.stream).poll_write(cx, bytes) {
+            Poll::Ready(written) => {
+                self.blocked = None;
+                Poll::Ready(written.map_err(|error| self.error(error).into()))
+            }
+            Poll::Pending => self.poll_blocked(cx).map(|error| Err(error.into())),
+        }
+    }
+
+    /// While a write waits: why it waits in vain. Made only then, because most writes never wait.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<StreamError> {
+        let stop = self.blocked.get_or_insert_with(|| Box::pin(self.stream.stopped()));
+        let stopped = ready!(stop.as_mut().poll(cx));
+        self.blocked = None;
+        match stopped {
+            // None is for a stream whose end has arrived, and after its end nobody writes.
+            Ok(Some(_) | None) | Err(StoppedError::ZeroRttRejected) => Poll::Ready(StreamError::Stopped),
+            Err(StoppedError::ConnectionLost(error)) => Poll::Ready(self.held.shared.closed(error).into()),
+        }
     }
 
     /// Marks the end. It leaves with the bytes before it: quinn packs what is there when its own task gets to run.
@@ -301,6 +326,15 @@ impl Writer {
             WriteError::Stopped(_) | WriteError::ZeroRttRejected => StreamError::Stopped,
             WriteError::ClosedStream => StreamError::Finished,
         }
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("id", &self.id())
+            .field("finished", &self.finished)
+            .finish_non_exhaustive()
     }
 }
 

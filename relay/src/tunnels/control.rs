@@ -10,11 +10,12 @@ use culvert_protocol::hello::{DeniedCode, FromClient, FromRelay, Messages, write
 use culvert_protocol::intercept::Intercept;
 use culvert_protocol::tunnel::{RecvHalf, SendHalf};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::Port;
 use super::leaving::Left;
-use super::registry::Registration;
+use super::pace::Pace;
+use super::registry::{Refused, Registration};
 use super::session::Session;
 use crate::policy::{Verb, allow};
 
@@ -32,10 +33,11 @@ pub(super) struct Control {
 }
 
 /// What a session has said so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Said {
     /// Claims in force, by the client's numbers. Dropping one takes it out.
     claims: HashMap<u64, Registration>,
+    pace: Pace,
     left: bool,
 }
 
@@ -48,8 +50,7 @@ impl Control {
     /// this returns, or is dropped.
     pub(super) async fn serve(&mut self, session: &Arc<Session>, port: &Port) -> Left {
         let _up = port.metrics.up(session.transport.label());
-        let user = session.user.as_deref().unwrap_or("?");
-        info!(session = %session.id, host = %session.host, user, transport = %session.transport, "a tunnel is up");
+        info!(session = %session.id, host = %session.host, user = session.user, transport = %session.transport, "a tunnel is up");
         match self.converse(session, port).await {
             Ok(never) => match never {},
             Err(left) => left,
@@ -61,7 +62,7 @@ impl Control {
         session: &Arc<Session>,
         port: &Port,
     ) -> Result<std::convert::Infallible, Left> {
-        let mut said = Said::default();
+        let mut said = Said { claims: HashMap::new(), pace: Pace::new(Instant::now()), left: false };
         let mut mail = session.mailbox().ok_or(Left::Internal)?;
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,7 +126,10 @@ impl Control {
                 self.say(&invalid(claim, why)).await
             }
             FromClient::Withdraw { claim } => {
-                said.claims.remove(&claim);
+                if said.claims.remove(&claim).is_some() {
+                    // Never refused, which would keep a claim in force that nobody wants; it leaves less for the next.
+                    said.pace.take(Instant::now());
+                }
                 Ok(())
             }
             FromClient::List => {
@@ -172,17 +176,29 @@ fn announce(
         return invalid(claim, format!("claim {claim} is in force already: a number is used once"));
     }
     let (service, matcher) = (intercept.service.clone(), intercept.matcher.clone());
-    match port.registry.register(session, claim, intercept) {
+    let registered = if said.pace.take(Instant::now()) {
+        port.registry.register(session, claim, intercept)
+    } else {
+        Err(Refused::TooFast)
+    };
+    let quiet = said.pace.is_quiet();
+    match registered {
         Ok(registration) => {
             let (generation, listen) = (registration.generation, registration.listen.clone());
             said.claims.insert(claim, registration);
             port.metrics.claimed("accepted");
-            info!(%service, %matcher, generation, "claimed");
+            match quiet {
+                false => info!(%service, %matcher, generation, "claimed"),
+                true => debug!(%service, %matcher, generation, "claimed"),
+            }
             FromRelay::Accepted { claim, generation, listen }
         }
         Err(refused) => {
             port.metrics.claimed(refused.label());
-            info!(%service, %matcher, "claim denied: {refused}");
+            match quiet {
+                false => info!(%service, %matcher, "claim denied: {refused}"),
+                true => debug!(%service, %matcher, "claim denied: {refused}"),
+            }
             refused.denial(claim)
         }
     }

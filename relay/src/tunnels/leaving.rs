@@ -41,6 +41,10 @@ pub(super) enum Turned {
     Handshake(String),
     #[error("the handshake took too long")]
     Slow,
+    #[error("not one byte came in time")]
+    Mute,
+    #[error("too many handshakes of this address are under way")]
+    Crowd,
     #[error("no certificate was presented")]
     NoCertificate,
     #[error(transparent)]
@@ -114,6 +118,8 @@ impl Turned {
         match self {
             Self::Handshake(_) => "handshake",
             Self::Slow => "slow",
+            Self::Mute => "mute",
+            Self::Crowd => "crowd",
             Self::NoCertificate | Self::Identity(_) => "identity",
             Self::Silent => "silent",
             Self::NoHello | Self::Hello(_) => "hello",

@@ -21,12 +21,12 @@ pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port:
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
-        match port.strangers.room() {
+        let (address, proven) = (incoming.remote_address().ip(), incoming.remote_address_validated());
+        match port.strangers.quic.room(address, proven) {
             Room::Seat(seat) => spawn(incoming, seat, tls, port),
-            Room::AfterProof(seat) if incoming.remote_address_validated() => spawn(incoming, seat, tls, port),
-            Room::AfterProof(_) => {
+            Room::Unproven => {
                 port.metrics.refused("retry");
-                // Fails only for an address that is validated already, which was seen to above.
+                // Fails only for an address that is proven already, which was seen to above.
                 let _ = incoming.retry();
             }
             Room::None => {

@@ -1,18 +1,16 @@
 //! Everybody on the tunnel port who has not proved yet who they are: how many at once, how often they are logged, and
 //! how often one address may guess. Holds addresses and counts, bounded, and no connection.
 
+mod seats;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Handshakes at once. Each may hold a ClientHello of 64 KiB and a core for a millisecond or two.
-const AT_ONCE: usize = 200;
-/// From here on a QUIC client has to show first that it is where it says: a flood of made-up addresses stops here.
-const PROVE_FROM: usize = 100;
+pub(crate) use seats::{Room, Seat, Seats};
+
 /// One log line and so many failed tries per address in this long.
 const MINUTE: Duration = Duration::from_secs(60);
 const FAILED_JOINS: u32 = 5;
@@ -23,7 +21,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Strangers {
-    seats: Arc<Semaphore>,
+    /// Each transport's own: what fills one of them leaves the other way in.
+    pub(super) tcp: Seats,
+    pub(super) quic: Seats,
     seen: Mutex<Addresses>,
 }
 
@@ -33,10 +33,6 @@ struct Addresses {
     swept: Instant,
 }
 
-/// A handshake's place; given back when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Seat(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
-
 /// What an address did in its current minute.
 #[derive(Debug)]
 struct Seen {
@@ -45,38 +41,17 @@ struct Seen {
     failed_joins: u32,
 }
 
-/// What a QUIC handshake may do.
-#[derive(Debug)]
-pub(super) enum Room {
-    Seat(Seat),
-    /// Only after proof of the address.
-    AfterProof(Seat),
-    None,
-}
-
 impl Default for Strangers {
     fn default() -> Self {
         Self {
-            seats: Arc::new(Semaphore::new(AT_ONCE)),
+            tcp: Seats::default(),
+            quic: Seats::default(),
             seen: Mutex::new(Addresses { of: HashMap::new(), swept: Instant::now() }),
         }
     }
 }
 
 impl Strangers {
-    /// Waits for a seat. Whoever comes meanwhile waits in the kernel's queue. `None` never happens: nobody closes it.
-    pub(super) async fn seat(&self) -> Option<Seat> {
-        Arc::clone(&self.seats).acquire_owned().await.ok().map(Seat)
-    }
-
-    pub(super) fn room(&self) -> Room {
-        match Arc::clone(&self.seats).try_acquire_owned() {
-            Ok(permit) if self.seats.available_permits() >= AT_ONCE - PROVE_FROM => Room::Seat(Seat(permit)),
-            Ok(permit) => Room::AfterProof(Seat(permit)),
-            Err(_) => Room::None,
-        }
-    }
-
     /// Whether something about this address is still to be logged in its current minute.
     pub(super) fn may_log(&self, address: IpAddr) -> bool {
         self.with(address, |seen| !std::mem::replace(&mut seen.logged, true)).unwrap_or(false)
@@ -145,25 +120,5 @@ mod tests {
         }
         assert_eq!(strangers.seen.lock().of.len(), ADDRESSES);
         assert!(strangers.may_join(IpAddr::from([255, 0, 0, 1])), "an honest newcomer still gets in");
-    }
-
-    #[test]
-    fn quic_has_to_prove_addresses_before_the_seats_run_out() {
-        let strangers = Strangers::default();
-        let mut taken = Vec::new();
-        let mut proofs = 0;
-        loop {
-            match strangers.room() {
-                Room::Seat(seat) => taken.push(seat),
-                Room::AfterProof(seat) => {
-                    proofs += 1;
-                    taken.push(seat);
-                }
-                Room::None => break,
-            }
-        }
-        assert_eq!((taken.len(), proofs), (AT_ONCE, AT_ONCE - PROVE_FROM));
-        taken.clear();
-        assert!(matches!(strangers.room(), Room::Seat(_)));
     }
 }

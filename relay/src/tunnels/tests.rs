@@ -2,6 +2,7 @@
 
 pub(crate) mod dialer;
 
+use std::net::Ipv4Addr;
 use std::time::{Duration, SystemTime};
 
 use culvert_certs::{DeveloperKey, JoinToken};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::{Config, Drained, Enrolment, Relay};
-use dialer::{Client, Login, PATIENCE, People, dial, hello, intercept, join, login};
+use dialer::{Client, Login, PATIENCE, People, dial, dial_from, hello, intercept, join, login};
 
 const TRANSPORTS: [Transport; 2] = [Transport::Quic, Transport::Tls];
 const HOUR: Duration = Duration::from_secs(3600);
@@ -108,6 +109,46 @@ async fn a_tunnel_that_is_gone_takes_its_claims_with_it() {
         drop(client);
         world.until("the route is gone", |world| world.goes_to("alice").is_none()).await;
     }
+}
+
+/// The log, as whoever runs the relay reads it.
+#[derive(Clone, Debug, Default)]
+struct Paper(Arc<parking_lot::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_log_names_an_account_only_where_the_client_did() {
+    let paper = Paper::default();
+    let written = paper.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+    // Of this thread, on which everything of this test runs.
+    let _logging = tracing::subscriber::set_default(log);
+    let world = World::new().await;
+    let alice = world.login("alice").await;
+    for (user, instance) in [(None, 1), (Some("al".to_owned()), 2)] {
+        let dialled = dial(world.tunnel, &alice, Transport::Tls).await.unwrap();
+        let mut client = Client::greet(dialled, Hello { user, ..hello("laptop", instance) }).await;
+        assert!(matches!(client.hear().await, FromRelay::Welcome(_)));
+        client.settle().await;
+    }
+    let log = String::from_utf8(paper.0.lock().clone()).unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("a tunnel is up")).collect();
+    let [without, with] = lines[..] else { panic!("{log}") };
+    assert!(
+        without.contains("host=laptop") && !without.contains("user=") && !without.contains('?'),
+        "{without}"
+    );
+    assert!(with.contains(r#"user="al""#), "{with}");
 }
 
 #[tokio::test]
@@ -308,6 +349,65 @@ async fn who_says_nothing_is_let_go_after_five_seconds() {
         assert!(closed.is_err());
     };
     tokio::join!(silent_hello, silent_handshake);
+}
+
+#[tokio::test]
+async fn a_crowd_that_says_nothing_keeps_nobody_else_out() {
+    let world = World::new().await;
+    let alice = world.login("alice").await;
+    let mut silent = Vec::new();
+    for _ in 0..400 {
+        silent.push(TcpStream::connect(world.tunnel).await.unwrap());
+    }
+    let elsewhere = Ipv4Addr::new(127, 0, 0, 2);
+    for (here, transport) in [(elsewhere, Transport::Tls), (Ipv4Addr::LOCALHOST, Transport::Quic)] {
+        let getting_in = async {
+            let dialled = dial_from(here, world.tunnel, &alice, transport).await.unwrap();
+            let mut client = Client::greet(dialled, hello("laptop", 1)).await;
+            assert!(matches!(client.hear().await, FromRelay::Welcome(_)));
+        };
+        timeout(Duration::from_secs(2), getting_in).await.unwrap_or_else(|_| panic!("{transport} is shut"));
+    }
+    // And whoever of them was let sit is not let sit for long.
+    for mut stream in silent {
+        let gone = timeout(Duration::from_secs(3), stream.read_u8()).await;
+        assert!(gone.expect("a stranger that says nothing was kept").is_err());
+    }
+    Client::up(world.tunnel, &alice, Transport::Tls, 2).await;
+}
+
+#[tokio::test]
+async fn claims_that_change_too_fast_are_denied_and_the_tunnel_stays() {
+    let world = World::new().await;
+    let alice = world.login("alice").await;
+    let mut client = Client::up(world.tunnel, &alice, Transport::Tls, 1).await;
+    let mut denied = 0;
+    // Far faster than 20 a second, on any machine.
+    for claim in 0..1_000 {
+        match client.announce(claim, intercept("a", "orders", "x-user=alice")).await {
+            FromRelay::Accepted { .. } => client.say(FromClient::Withdraw { claim }).await,
+            FromRelay::Denied { code: DeniedCode::TooMany, message, .. } => {
+                assert!(message.contains("too fast"), "{message}");
+                denied += 1;
+            }
+            answer => panic!("{answer:?}"),
+        }
+    }
+    assert!(denied > 0, "a loop of claims and withdrawals is served for ever");
+    client.settle().await;
+    assert_eq!(world.goes_to("alice"), None, "a withdrawal was not heard");
+    // And it is let in again, at the pace that is allowed.
+    let let_in = async {
+        let mut claim = 1_000;
+        while let FromRelay::Denied { .. } =
+            client.announce(claim, intercept("a", "orders", "x-user=alice")).await
+        {
+            claim += 1;
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, let_in).await.unwrap();
+    assert_eq!(world.goes_to("alice").as_deref(), Some("alice"));
 }
 
 #[tokio::test]

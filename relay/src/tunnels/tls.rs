@@ -17,12 +17,15 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::join::Joiner;
-use super::leaving::Turned;
+use super::leaving::{Turned, report};
 use super::strangers::Seat;
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
 
 /// After a failed accept. Out of files, most likely: trying again at once would only burn the core.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
+
+/// How long the first byte may take. A client sends it together with its last word of the TCP handshake.
+const FIRST_BYTE: Duration = Duration::from_secs(1);
 
 /// What the two protocols of the port, on the two transports, are spoken with.
 pub(crate) struct Configs {
@@ -61,8 +64,8 @@ impl fmt::Debug for Configs {
 /// Takes connections in until the relay drains.
 pub(super) async fn accept(listener: TcpListener, tls: &Arc<Configs>, port: &Arc<Port>) {
     let next = async || {
-        let seat = port.strangers.seat().await?;
-        Some((seat, listener.accept().await))
+        let place = port.strangers.tcp.place().await?;
+        Some((place, listener.accept().await))
     };
     loop {
         let accepted = tokio::select! {
@@ -71,10 +74,14 @@ pub(super) async fn accept(listener: TcpListener, tls: &Arc<Configs>, port: &Arc
             accepted = next() => accepted,
         };
         match accepted {
-            Some((seat, Ok((stream, remote)))) => {
-                let arrival = Arrival::Tls(stream, remote);
-                port.tasks.spawn(run(arrival, seat, Arc::clone(tls), Arc::clone(port)));
-            }
+            Some((place, Ok((stream, remote)))) => match place.of(remote.ip()) {
+                Some(seat) => {
+                    let arrival = Arrival::Tls(stream, remote);
+                    port.tasks.spawn(run(arrival, seat, Arc::clone(tls), Arc::clone(port)));
+                }
+                // The connection is closed with this: waiting is what keeps others out.
+                None => report(Err(Turned::Crowd), remote, port),
+            },
             Some((_, Err(cause))) => {
                 port.metrics.refused("accept");
                 tracing::warn!("accepting a tunnel: {cause}");
@@ -96,6 +103,7 @@ pub(super) async fn handshake(
     let garbage = |error: std::io::Error| Turned::Handshake(error.to_string());
     // What is flushed is meant to leave.
     stream.set_nodelay(true).map_err(garbage)?;
+    timeout(FIRST_BYTE, stream.peek(&mut [0])).await.map_err(|_| Turned::Mute)?.map_err(garbage)?;
     let shaking = async {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
         let choice = config_for(start.client_hello().alpn());

@@ -16,6 +16,8 @@ pub(crate) enum Refused {
     NotAllowed(#[from] Denied),
     #[error("too many claims: leave some first")]
     TooManyClaims,
+    #[error("claims change too fast on this tunnel: 20 a second are taken, after the first few hundred")]
+    TooFast,
     #[error("too many tunnels")]
     TooManySessions,
 }
@@ -43,7 +45,7 @@ impl Refused {
             Self::Conflict { holder, .. } => (DeniedCode::Conflict, Some(holder.clone())),
             Self::NoSuchService { .. } => (DeniedCode::NoSuchService, None),
             Self::NotAllowed(_) => (DeniedCode::NotAllowed, None),
-            Self::TooManyClaims | Self::TooManySessions => (DeniedCode::TooMany, None),
+            Self::TooManyClaims | Self::TooFast | Self::TooManySessions => (DeniedCode::TooMany, None),
         };
         FromRelay::Denied { claim, code, message: self.to_string(), holder }
     }
@@ -55,6 +57,7 @@ impl Refused {
             Self::NoSuchService { .. } => "no_such_service",
             Self::NotAllowed(_) => "not_allowed",
             Self::TooManyClaims | Self::TooManySessions => "too_many",
+            Self::TooFast => "too_fast",
         }
     }
 }

@@ -15,7 +15,7 @@ use culvert_protocol::tunnel::{Closed, Limits, RecvHalf, SendHalf, Side, Transpo
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -130,11 +130,27 @@ pub(crate) struct Dialled {
 }
 
 pub(crate) async fn dial(relay: SocketAddr, login: &Login, transport: Transport) -> Result<Dialled, String> {
+    dial_from(Ipv4Addr::LOCALHOST, relay, login, transport).await
+}
+
+/// From one of this machine's many addresses.
+pub(crate) async fn connect_from(here: Ipv4Addr, relay: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((here, 0).into())?;
+    socket.connect(relay).await
+}
+
+pub(crate) async fn dial_from(
+    here: Ipv4Addr,
+    relay: SocketAddr,
+    login: &Login,
+    transport: Transport,
+) -> Result<Dialled, String> {
     let tls = tunnel_client(std::slice::from_ref(&login.authority), &login.key, &login.certificate).unwrap();
     let mut tasks = JoinSet::new();
     match transport {
         Transport::Tls => {
-            let stream = TcpStream::connect(relay).await.map_err(|error| error.to_string())?;
+            let stream = connect_from(here, relay).await.map_err(|error| error.to_string())?;
             let connecting = TlsConnector::from(Arc::new(tls)).connect(server_name(), stream);
             let stream = connecting.await.map_err(|error| error.to_string())?;
             let (tunnel, driver) = Tunnel::yamux(stream, Side::Dialer, Limits::of(Side::Dialer));
@@ -144,7 +160,7 @@ pub(crate) async fn dial(relay: SocketAddr, login: &Login, transport: Transport)
         Transport::Quic => {
             let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
             config.transport_config(Arc::new(quic_transport(Side::Dialer)));
-            let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+            let endpoint = quinn::Endpoint::client((here, 0).into()).unwrap();
             let connecting = endpoint.connect_with(config, relay, "127.0.0.1").unwrap();
             let connection = connecting.await.map_err(|error| error.to_string())?;
             Ok(Dialled { tunnel: Tunnel::quic(connection), _tasks: tasks, _endpoint: Some(endpoint) })
