@@ -223,7 +223,7 @@ async fn a_port_that_is_taken_is_named() {
         );
         fs::write(&file, relay_yaml(tunnel, admin, &service)).unwrap();
         let ended = relay("serve", &file).await;
-        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert_eq!(ended.code, Some(2), "{}", ended.stderr);
         for said in [what, &address, "another process listens there"] {
             assert!(ended.stderr.contains(said), "{said}: {}", ended.stderr);
         }
