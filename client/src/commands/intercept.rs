@@ -105,6 +105,7 @@ struct Later {
 impl Arguments {
     pub(super) async fn run(self, global: &Global, around: &Surroundings) -> Result<(), CommandError> {
         let (rungs, insecure) = (self.transport, self.app_insecure);
+        let port = self.service_port();
         let claim = self.claim()?;
         let profile = profile(global, &around.profiles)?;
         let mut signals = Signals::new().map_err(CommandError::Signals)?;
@@ -115,13 +116,14 @@ impl Arguments {
             );
             around.screen.notice("app_insecure", &text);
         }
-        let mut session = Session::start(Options {
+        let options = Options {
             profile,
             rungs,
             claims: vec![claim.clone()],
             screen: around.screen.clone(),
             grace: GRACE,
-        })?;
+        };
+        let mut session = Session::start_at_ports(options, vec![port])?;
         let ready = tokio::select! {
             ready = session.ready() => ready,
             () = signals.next() => None,
@@ -146,6 +148,12 @@ impl Arguments {
             () = signals.next() => session.cut(),
         }
         Ok(session.ended().await?)
+    }
+
+    /// The port by which the service was named. Without an app it is the app's own, on this machine.
+    fn service_port(&self) -> Option<u16> {
+        let app_follows = self.rest.first().and_then(|first| first.to_str()).is_some_and(App::is_meant);
+        if app_follows { service(&self.service).ok().and_then(|(_, port)| port) } else { None }
     }
 
     /// What is claimed, and for which app.

@@ -65,14 +65,15 @@ async fn no_secret_is_seen_anywhere_but_in_its_own_file() {
     }
     // Used, it is kept as a hash only.
     for path in files(stack.directory()) {
-        let bytes = fs::read(&path).unwrap();
+        // The store's journal comes and goes while the relay runs.
+        let Ok(bytes) = fs::read(&path) else { continue };
         let holds = bytes.windows(40).any(|window| window == secrets[2].as_bytes());
         assert!(!holds, "{} holds the token", path.display());
     }
 }
 
 fn holds_key(path: &Path) -> bool {
-    String::from_utf8_lossy(&fs::read(path).unwrap()).contains("PRIVATE KEY-----")
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).contains("PRIVATE KEY-----")
 }
 
 fn files(directory: &Path) -> Vec<PathBuf> {
