@@ -129,6 +129,11 @@ impl RequestHead {
         self.method == method.as_bytes()
     }
 
+    /// Asking for it again changes nothing (RFC 9110 §9.2.1).
+    pub fn is_safe(&self) -> bool {
+        self.is("GET") || self.is("HEAD") || self.is("OPTIONS")
+    }
+
     /// The authority that the caller asked, as in `Host`.
     pub fn host(&self) -> Option<&[u8]> {
         self.fields.first("host")

@@ -88,7 +88,7 @@ pub(super) async fn connect(origin: &Origin, upgrades: bool) -> Result<Connectio
 }
 
 fn is_repeatable(head: &RequestHead) -> bool {
-    head.body == Body::Empty && (head.is("GET") || head.is("HEAD") || head.is("OPTIONS"))
+    head.body == Body::Empty && head.is_safe()
 }
 
 /// Carries one exchange to its end; a connection that is as it was before is kept.

@@ -74,8 +74,7 @@ async fn offer(
     answers: &mut TunnelReader,
     response: &mut ResponseHead,
 ) -> Result<Said, Failure> {
-    let repeatable =
-        caller.upload.is_whole() && (request.is("GET") || request.is("HEAD") || request.is("OPTIONS"));
+    let repeatable = caller.upload.is_whole() && request.is_safe();
     let limit = if repeatable { FIRST_WORD } else { ACCEPT };
     let Caller { upload, answer, timer, peer, .. } = caller;
     let offered = async {

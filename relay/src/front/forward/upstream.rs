@@ -75,11 +75,10 @@ async fn attempt(
 
 /// Nothing of the request can have been executed, or asking again changes nothing; and all of it is still here.
 fn is_repeatable(failure: &Failure, request: &RequestHead, caller: &Caller<'_>) -> bool {
-    let safe = request.is("GET") || request.is("HEAD") || request.is("OPTIONS");
     let whole = caller.upload.is_whole() || !request.upgrade.is_empty();
     match failure {
         Failure::NotTaken(..) => true,
-        Failure::NoAnswer(..) => safe && whole && caller.upload.kept() == 0,
+        Failure::NoAnswer(..) => request.is_safe() && whole && caller.upload.kept() == 0,
         _ => false,
     }
 }
