@@ -2,9 +2,9 @@
 //! again, and no trailer steers. The first byte says how it is cut up.
 #![no_main]
 
-use culvert_protocol::http1::body::{Decoded, may_be_trailer};
+use culvert_protocol::http1::body::Decoded;
 use culvert_protocol::http1::{Decoder, Encoder, Limits, Refusal};
-use culvert_protocol::message::{Fields, is_token, is_value};
+use culvert_protocol::message::{Fields, is_token, is_value, may_be_trailer};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

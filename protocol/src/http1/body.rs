@@ -1,7 +1,7 @@
 //! Bodies of HTTP/1: where one ends, and what of the bytes is it (RFC 9112 §6, §7). Pure.
 
 use super::{Limits, Refusal, head};
-use crate::message::{Fields, is_hop_by_hop, is_shadow, is_token_byte};
+use crate::message::{Fields, is_token_byte, may_be_trailer};
 
 /// Takes a body out of the bytes that follow a head.
 #[derive(Debug)]
@@ -204,39 +204,6 @@ impl Chunked {
         }
         Ok(Some(length))
     }
-}
-
-/// Fields that decide framing, routing, authority or how a message is read are not taken from behind it (RFC 9110 §6.5.1).
-pub fn may_be_trailer(name: &[u8]) -> bool {
-    const NEVER: [&[u8]; 20] = [
-        b"host",
-        b"content-length",
-        b"content-type",
-        b"content-encoding",
-        b"content-range",
-        b"authorization",
-        b"proxy-authorization",
-        b"www-authenticate",
-        b"proxy-authenticate",
-        b"cookie",
-        b"set-cookie",
-        b"forwarded",
-        b"via",
-        b"expect",
-        b"range",
-        b"max-forwards",
-        b"trailer",
-        b"location",
-        b"cache-control",
-        b"x-real-ip",
-    ];
-    const PREFIXES: [&[u8]; 2] = [b"x-forwarded-", b"culvert-"];
-    !is_hop_by_hop(name)
-        && !is_shadow(name)
-        && !NEVER.iter().any(|other| name.eq_ignore_ascii_case(other))
-        && !PREFIXES
-            .iter()
-            .any(|prefix| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
 }
 
 /// `";" BWS chunk-ext-name`: what follows the name is dropped unread (RFC 9112 §7.1.1).

@@ -4,8 +4,8 @@ use std::mem::MaybeUninit;
 
 use super::{Decoder, Encoder, Limits, Refusal};
 use crate::message::{
-    Body, Fields, RequestHead, ResponseHead, Version, is_hop_by_hop, is_host, is_shadow, is_target,
-    list_contains, parse_length,
+    Body, Fields, RequestHead, ResponseHead, Version, is_hop_by_hop, is_host, is_target, list_contains,
+    parse_length,
 };
 
 /// The hard bound of field lines, whatever [`Limits::fields`] says: their places are kept on the stack.
@@ -188,10 +188,6 @@ fn take_fields(
         if name.len() + value.len() > limits.field {
             return Err(Refusal::FieldTooLarge);
         }
-        // A name that becomes one of ours once `_` is read as `-`, as CGI does, is a second way to say it.
-        if is_shadow(name) {
-            continue;
-        }
         if name.eq_ignore_ascii_case(b"content-length") {
             if said.length.is_some() {
                 return Err(Refusal::RepeatedLength);
@@ -201,7 +197,7 @@ fn take_fields(
             said.take(name, value)?;
             continue;
         }
-        fields.push(name, value);
+        fields.take(name, value);
     }
     match (said.chunked, said.length, version) {
         (true, Some(_), _) => Err(Refusal::LengthAndCoding),

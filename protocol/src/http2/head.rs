@@ -1,7 +1,6 @@
 //! Heads: `http`'s types to ours and back. Pure.
 
-use crate::http1::body::may_be_trailer;
-use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version, is_shadow};
+use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version, may_be_trailer};
 
 use super::websocket;
 
@@ -28,9 +27,7 @@ pub fn request(parts: &http::request::Parts, ended: bool, head: &mut RequestHead
             "host" if authority.is_some_and(|authority| authority == value.as_bytes()) => {}
             "te" => head.takes_trailers |= value.as_bytes() == b"trailers",
             "cookie" => {}
-            // As in HTTP/1: what a CGI-like reader would take for one of our names is not passed on.
-            name if is_shadow(name.as_bytes()) => {}
-            name => head.fields.push(name.as_bytes(), value.as_bytes()),
+            name => head.fields.take(name.as_bytes(), value.as_bytes()),
         }
     }
     push_cookie(&parts.headers, &mut head.fields);

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 
 use super::head::{headers, trailers};
 use crate::body::Piece;
-use crate::http1::body::{LengthMismatch, may_be_trailer};
-use crate::message::{Body, Fields};
+use crate::http1::body::LengthMismatch;
+use crate::message::{Body, Fields, may_be_trailer};
 
 /// The half of a stream that is read.
 #[derive(Debug)]
