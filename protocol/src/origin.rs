@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::http1;
 use crate::message::ResponseHead;
-use crate::socket::{self, ReadHalf, WriteHalf};
+use crate::socket::{self, Linger, ReadHalf, WriteHalf};
 
 pub use exchange::Exchange;
 
@@ -70,6 +70,8 @@ pub struct Tls {
 #[derive(Debug)]
 pub struct Origin {
     address: Address,
+    /// The address as `Host` says it.
+    authority: String,
     speaks: Speaks,
     /// HTTP/1 connections without an exchange, the one used last at the back.
     idle: Mutex<VecDeque<(Instant, Box<Http1>)>>,
@@ -103,11 +105,25 @@ struct Http1 {
 
 impl Origin {
     pub fn new(address: Address, speaks: Speaks) -> Self {
-        Self { address, speaks, idle: Mutex::default(), shared: Mutex::default(), drivers: Mutex::default() }
+        let authority = address.authority(speaks.default_port());
+        Self {
+            address,
+            authority,
+            speaks,
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            drivers: Mutex::default(),
+        }
     }
 
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What it is asked for by when that is not to be what the caller asked for: without a port that its scheme implies
+    /// (RFC 9110 §4.2.3).
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 
     /// A connection that is there already and nothing bad has been heard of. It can still turn out closed
@@ -163,7 +179,7 @@ impl Origin {
 
     async fn negotiate<T>(&self, tls: &Tls, stream: T, upgrades: bool) -> io::Result<Carrier>
     where
-        T: AsyncRead + AsyncWrite + Send + Sync + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Linger + Send + Sync + Unpin + 'static,
     {
         let connector = if upgrades { &tls.http1 } else { &tls.connector };
         let stream = connector.connect(tls.name.clone(), stream).await?;
@@ -218,6 +234,13 @@ impl Origin {
     }
 }
 
+/// Whatever ends an exchange before its time ends this: a pipe to it must not look like one that was closed.
+impl Drop for Http1 {
+    fn drop(&mut self) {
+        self.writer.abort_unended();
+    }
+}
+
 impl Carrier {
     fn http1((read, write): (ReadHalf, WriteHalf)) -> Self {
         Self::Http1(Box::new(Http1 {
@@ -255,6 +278,14 @@ impl Speaks {
             Self::Tls(_) => "https",
         }
     }
+
+    /// RFC 9110 §4.2.1, §4.2.2.
+    fn default_port(&self) -> u16 {
+        match self {
+            Self::Http1 | Self::Http2 => 80,
+            Self::Tls(_) => 443,
+        }
+    }
 }
 
 impl fmt::Debug for Speaks {
@@ -273,6 +304,18 @@ impl fmt::Debug for Tls {
     }
 }
 
+impl Address {
+    fn authority(&self, default_port: u16) -> String {
+        match self {
+            Self::Tcp { host, port } if *port == default_port && host.contains(':') => format!("[{host}]"),
+            Self::Tcp { host, port } if *port == default_port => host.clone(),
+            Self::Tcp { .. } => self.to_string(),
+            // A path is no authority.
+            Self::Unix { .. } => "localhost".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -280,5 +323,26 @@ impl fmt::Display for Address {
             Self::Tcp { host, port } => write!(f, "{host}:{port}"),
             Self::Unix { path } => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_names_no_port_that_its_scheme_implies() {
+        let tcp = |host: &str, port| Address::Tcp { host: host.to_owned(), port };
+        for (address, speaks, authority) in [
+            (tcp("orders", 80), 80, "orders"),
+            (tcp("orders", 443), 80, "orders:443"),
+            (tcp("orders", 443), 443, "orders"),
+            (tcp("orders", 80), 443, "orders:80"),
+            (tcp("::1", 80), 80, "[::1]"),
+            (tcp("::1", 8080), 80, "[::1]:8080"),
+        ] {
+            assert_eq!(address.authority(speaks), authority);
+        }
+        assert_eq!(Origin::new(tcp("orders", 80), Speaks::Http2).authority(), "orders");
     }
 }

@@ -14,7 +14,7 @@ use super::head::{self, Reply};
 use super::{Decoder, Encoder, Limits, Refusal};
 use crate::body::Piece;
 use crate::message::{Fields, RequestHead, ResponseHead};
-use crate::socket::ReadHalf;
+use crate::socket::{ReadHalf, WriteHalf};
 
 /// A head usually fits; the buffer grows only for a connection that shows that it needs it.
 const FIRST_READ: usize = 8 * 1024;
@@ -320,10 +320,12 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Sends what waits, then finishes our half.
     pub async fn finish(&mut self) -> io::Result<()> {
         self.flush().await?;
-        self.io.shutdown().await
+        self.io.shutdown().await?;
+        self.framing = Encoder::Empty;
+        Ok(())
     }
 
-    /// The end of our half is what ends the body (close-delimited, upgraded).
+    /// The end of our half is what ends the body (close-delimited, upgraded), and is still to come.
     pub fn ends_with_stream(&self) -> bool {
         matches!(self.framing, Encoder::UntilClose | Encoder::Raw)
     }
@@ -342,6 +344,18 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         if self.buffer.is_empty() {
             self.buffer = Vec::new();
         }
+    }
+}
+
+impl Writer<WriteHalf> {
+    /// Makes the end of what was written a cut, where a proper end would say that it is whole. To be called before a
+    /// connection is dropped that may have an exchange under way. Returns whether there was such a one.
+    pub fn abort_unended(&mut self) -> bool {
+        let unended = self.ends_with_stream();
+        if unended {
+            self.io.abort();
+        }
+        unended
     }
 }
 
