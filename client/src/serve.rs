@@ -3,6 +3,7 @@
 //! The app is the one that was declared for the claim; nothing that comes down a tunnel chooses an address.
 
 mod app;
+mod failure;
 mod record;
 
 use std::collections::HashMap;

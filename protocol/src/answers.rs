@@ -2,7 +2,7 @@
 
 use crate::body::{Cut, Source, TunnelReader};
 use crate::frame::{Frame, Refusal};
-use crate::message::ResponseHead;
+use crate::message::{Body, FAILURE_FIELD, Fields, ResponseHead};
 use crate::socket::ReadHalf;
 use crate::{head, http1, http2};
 
@@ -26,6 +26,44 @@ pub enum Said {
     Answered,
     /// A 101 head.
     Upgraded,
+    /// The client's own word, down a tunnel: the app may have had the request, and no answer of it will come.
+    Failed(NoAnswer),
+}
+
+/// Why there is no answer of the app's. On the wire it is an answer of 502 with a field that says so, and that the client
+/// takes off whatever an app answers: nobody else can say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NoAnswer {
+    /// It closed the connection before it answered, or fell silent.
+    Closed,
+    /// What it said is not HTTP.
+    Garbage,
+    /// A reason that this version does not know.
+    Other,
+}
+
+impl NoAnswer {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "app_no_answer",
+            Self::Garbage => "app_bad_answer",
+            Self::Other => "app_failed",
+        }
+    }
+
+    /// As the client says it; nothing follows.
+    pub fn head(self) -> ResponseHead {
+        let mut fields = Fields::default();
+        fields.push(FAILURE_FIELD.as_bytes(), self.label().as_bytes());
+        ResponseHead { status: 502, fields, body: Body::Empty, ..ResponseHead::default() }
+    }
+
+    /// What a head that came down a tunnel says of it.
+    fn told(response: &ResponseHead) -> Option<Self> {
+        let label = response.fields.first(FAILURE_FIELD)?;
+        let known = [Self::Closed, Self::Garbage];
+        Some(known.into_iter().find(|why| why.label().as_bytes() == label).unwrap_or(Self::Other))
+    }
 }
 
 impl Said {
@@ -72,7 +110,7 @@ impl Answers<'_> {
                     }
                     Frame::Head(payload) => {
                         head::decode_response(payload, response)?;
-                        Said::Answered
+                        NoAnswer::told(response).map_or(Said::Answered, Said::Failed)
                     }
                     Frame::Data(_) | Frame::End(_) => return Err(Cut::Misplaced),
                 });

@@ -119,6 +119,16 @@ impl Cut {
 /// Moves a body to its end, trailers included; returns how many bytes it had. Flushes whenever the source has nothing
 /// ready, so that an event is on its way as soon as it was written, and small bodies leave with their heads.
 pub async fn copy(source: &mut Source<'_>, sink: &mut Sink<'_>, idle: Idle) -> Result<u64, CopyError> {
+    copy_without(source, sink, idle, |_| false).await
+}
+
+/// The same without the trailers whose names `withheld` says yes to.
+pub async fn copy_without(
+    source: &mut Source<'_>,
+    sink: &mut Sink<'_>,
+    idle: Idle,
+    withheld: impl Fn(&[u8]) -> bool,
+) -> Result<u64, CopyError> {
     let mut moved = 0;
     loop {
         match source.piece().map_err(CopyError::Source)? {
@@ -127,7 +137,8 @@ pub async fn copy(source: &mut Source<'_>, sink: &mut Sink<'_>, idle: Idle) -> R
                 within(idle.sink, sink.data(data)).await.map_err(CopyError::Sink)?;
             }
             Some(Piece::End(trailers)) => {
-                within(idle.sink, sink.end(trailers)).await.map_err(CopyError::Sink)?;
+                let trailers = trailers.map(|trailers| trailers.without(&withheld));
+                within(idle.sink, sink.end(trailers.as_deref())).await.map_err(CopyError::Sink)?;
                 return Ok(moved);
             }
             None => {

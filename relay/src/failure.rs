@@ -3,11 +3,9 @@
 
 use std::fmt;
 
+use culvert_protocol::answers::NoAnswer;
 use culvert_protocol::http1::Refusal;
-use culvert_protocol::message::{Body, Fields, ResponseHead};
-
-/// The field that names the failure's label on every answer of the relay's own.
-pub const FAILURE_FIELD: &str = "culvert-failure";
+use culvert_protocol::message::{Body, FAILURE_FIELD, Fields, ResponseHead};
 
 /// Whose doing it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +37,8 @@ pub enum Failure {
     CallerStalled(String),
     #[error("the request came back to the door that it went out by")]
     Loop,
+    #[error("the developer's app has no answer: {}", .0.label())]
+    App(NoAnswer),
     #[error("more callers are connected than this relay takes")]
     TooManyCallers,
     #[error("connecting to the upstream: {0}")]
@@ -66,7 +66,7 @@ impl Failure {
             | Self::CallerGone
             | Self::CallerStalled(_) => Side::Caller,
             Self::TooManyCallers => Side::Relay,
-            Self::Loop => Side::Tunnel,
+            Self::Loop | Self::App(_) => Side::Tunnel,
             Self::Connect(_) | Self::ConnectTimeout => Side::Upstream,
             Self::NotTaken(behind, _)
             | Self::NoAnswer(behind, _)
@@ -85,7 +85,8 @@ impl Failure {
             Self::CallerGone | Self::CallerStalled(_) => 499,
             Self::TooManyCallers => 503,
             Self::Loop => 508,
-            Self::Connect(_)
+            Self::App(_)
+            | Self::Connect(_)
             | Self::NotTaken(..)
             | Self::NoAnswer(..)
             | Self::BadAnswer(..)
@@ -104,6 +105,7 @@ impl Failure {
             Self::CallerStalled(_) => "caller_stalled",
             Self::TooManyCallers => "too_many_callers",
             Self::Loop => "loop",
+            Self::App(why) => why.label(),
             Self::Connect(_) => "upstream_unreachable",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::NotTaken(Behind::Upstream, _) => "upstream_not_taken",
@@ -127,6 +129,9 @@ impl Failure {
             Self::CallerCut(_) => "the request's body is malformed or did not arrive in time",
             Self::CallerGone | Self::CallerStalled(_) => "the caller is gone",
             Self::Loop => "the developer's app sent the request back here",
+            Self::App(NoAnswer::Closed) => "the developer's app closed the connection before it answered",
+            Self::App(NoAnswer::Garbage) => "the developer's app answered with something that is not HTTP",
+            Self::App(NoAnswer::Other) => "the developer's app did not answer",
             Self::TooManyCallers => "too many connections, try again later",
             Self::Connect(_) => "the service cannot be reached",
             Self::NotTaken(..) => "the service did not take the request",

@@ -24,6 +24,8 @@ use crate::failure::Failure;
 use crate::front::caller::Caller;
 use crate::front::forward::Forwarded;
 use crate::front::record::Exchange;
+use crate::metrics::LeftOut;
+use crate::policy;
 use crate::service::Service;
 use crate::tunnels::session::Claim;
 
@@ -32,7 +34,7 @@ use crate::tunnels::session::Claim;
 async fn request(head: &mut RequestHead, caller: &mut Caller<'_>, service: &Service) {
     let mut exchange = Exchange::begin(service);
     let served: Result<(), Failure> = async {
-        caller.gather(head, &service.limits).await?;
+        caller.gather(head, service).await?;
         manners::rewrite(head, caller.peer, &service.manners);
         let claim = claim(head, service);
         caller.route = manners::route(claim.as_deref(), false, &service.manners);
@@ -50,12 +52,22 @@ async fn request(head: &mut RequestHead, caller: &mut Caller<'_>, service: &Serv
     }
 }
 
-/// Whose request it is. What the caller's `Connection` names goes first, so that everybody reads the same request.
+/// Whose request it is. What the caller's `Connection` names goes first, and what says a steering field in another way, so that
+/// everybody reads the same request.
 fn claim(head: &mut RequestHead, service: &Service) -> Option<Arc<Claim>> {
     let routes = service.routes.load();
     head.strip_nominated(|name| routes.steers(name));
-    // Who reaches a public door from outside has no right to steer.
-    if service.manners.public { None } else { routes.pick(head).cloned() }
+    head.fields.strip_shadows(|name| routes.steers(name));
+    service.metrics.left_out(LeftOut::Underscore, head.fields.shadows().into());
+    if !service.manners.public {
+        return routes.pick(head).cloned();
+    }
+    // Who reaches a public door from outside has no right to steer, nor to seem to whoever reads the request next. A field
+    // that everybody sends says nothing of the kind.
+    let before = head.fields.len();
+    head.fields.retain(|name, _| !routes.steers(name) || policy::is_common(name));
+    service.metrics.left_out(LeftOut::Steering, (before - head.fields.len()) as u64);
+    None
 }
 
 /// Whether only a gRPC status is understood as a failure.

@@ -13,7 +13,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-pub use service::{Exchanged, Reached, ServiceMetrics};
+pub use service::{Exchanged, LeftOut, Reached, ServiceMetrics};
 
 /// Labels with one name, whose values the code spells out.
 type Labels = [(&'static str, &'static str); 1];
@@ -156,6 +156,7 @@ mod tests {
         orders.record(&exchanged(Reached::Tunnel, 204, None));
         orders.record(&exchanged(Reached::Relay, 502, Some("upstream_refused")));
         orders.rejected("head_too_large");
+        orders.left_out(LeftOut::Underscore, 2);
         orders.callers.inc();
         metrics.tunnels.joined("denied");
         let up = metrics.tunnels.up("quic");
@@ -166,6 +167,8 @@ mod tests {
             r#"culvert_requests_total{service="orders",destination="relay",class="5xx"} 1"#,
             r#"culvert_failures_total{service="orders",failure="upstream_refused"} 1"#,
             r#"culvert_requests_rejected_total{service="orders",code="head_too_large"} 1"#,
+            r#"culvert_fields_left_out_total{service="orders",why="underscore"} 2"#,
+            r#"culvert_fields_left_out_total{service="orders",why="steering"} 0"#,
             r#"culvert_request_bytes_total{service="orders"} 30"#,
             r#"culvert_response_bytes_total{service="orders"} 300"#,
             r#"culvert_request_seconds_bucket{le="0.005",service="orders",destination="tunnel"} 1"#,

@@ -62,10 +62,16 @@ pub fn allow(identity: &Identity, verb: Verb<'_>) -> Result<(), Denied> {
 
 /// Whether no condition is on a header that tells one person's requests from another's.
 fn is_on_anybodys(matcher: &Matcher) -> bool {
-    matcher.conditions().iter().all(|Condition::Header { name, .. }| {
-        let name = name.as_str();
-        COMMON.contains(&name) || COMMON_BEGINNINGS.iter().any(|beginning| name.starts_with(beginning))
-    })
+    matcher.conditions().iter().all(|Condition::Header { name, .. }| is_common(name.as_str().as_bytes()))
+}
+
+/// A header that everybody sends, whatever its case.
+pub(crate) fn is_common(name: &[u8]) -> bool {
+    let begins = |beginning: &&str| {
+        name.get(..beginning.len()).is_some_and(|start| start.eq_ignore_ascii_case(beginning.as_bytes()))
+    };
+    COMMON.iter().any(|common| name.eq_ignore_ascii_case(common.as_bytes()))
+        || COMMON_BEGINNINGS.iter().any(begins)
 }
 
 /// Headers that callers, and what stands before the relay, put on requests by themselves, with values that many of them

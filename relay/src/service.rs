@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use culvert_protocol::message::in_any_spelling;
 use culvert_protocol::origin::{Address, Origin};
 use tokio_rustls::TlsAcceptor;
 
@@ -44,6 +45,14 @@ impl Service {
             tls: secured.door,
             metrics,
         }
+    }
+}
+
+impl Service {
+    /// Some claim matches on this name, or on what it becomes once `_` is read as `-`.
+    pub(crate) fn steers(&self, name: &[u8]) -> bool {
+        let routes = self.routes.load();
+        in_any_spelling(name, |name| routes.steers(name))
     }
 }
 

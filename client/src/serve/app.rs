@@ -1,20 +1,19 @@
 //! One exchange with the app: the head as it came, both bodies at once, and what is said when the app does not play along.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use culvert_certs::tls::OriginFailure;
-use culvert_protocol::answers::{Answers, Said};
+use culvert_protocol::answers::{Answers, NoAnswer, Said};
 use culvert_protocol::body::{CopyError, Cut, Idle, Sink, Source, TunnelReader, copy};
 use culvert_protocol::frame;
-use culvert_protocol::http1::ReadError;
-use culvert_protocol::message::{Body, Fields, RequestHead, ResponseHead};
+use culvert_protocol::message::{Body, RequestHead, ResponseHead};
 use culvert_protocol::origin::{Connection, Origin};
 use culvert_protocol::tunnel::SendHalf;
 use tokio::time::timeout;
 
 use super::SAY;
+use super::failure::{Failure, bad_answer, cancelled, cut_short, no_answer, not_a_head};
 use super::record::Record;
 
 /// An app on the same machine answers a connect at once, or is not there.
@@ -23,6 +22,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ACCEPT: Duration = Duration::from_millis(10);
 /// A developer may sit at a breakpoint, and an event stream may be silent. Whether the relay is there is watched elsewhere.
 const SILENCE: Duration = Duration::from_secs(60 * 60);
+/// 1xx responses before a final one: a 100, some 102 and 103. The relay takes no more either.
+const MOST_INFORMED: usize = 16;
 const IDLE: Idle = Idle { source: SILENCE, sink: SILENCE };
 
 /// What became of a request.
@@ -34,15 +35,6 @@ pub(super) enum Served {
     Failed(Failure),
 }
 
-/// Why there is no answer of the app's.
-pub(super) struct Failure {
-    label: &'static str,
-    public: &'static str,
-    cause: String,
-    /// Something of an answer was said: no other one can be.
-    committed: bool,
-}
-
 pub(super) async fn serve(
     head: &RequestHead,
     frames: &mut TunnelReader,
@@ -52,8 +44,7 @@ pub(super) async fn serve(
 ) -> Served {
     let upgrades = !head.upgrade.is_empty();
     let mut kept = origin.kept(upgrades);
-    // The relay is told once, however often it is tried.
-    let mut accepted = false;
+    let mut relay = Relay { answers, accepted: false };
     loop {
         let connected = match kept.take() {
             Some(connection) => Ok(connection),
@@ -61,14 +52,14 @@ pub(super) async fn serve(
         };
         let connection = match connected {
             Ok(connection) => connection,
-            Err(cause) if accepted => return Served::Failed(no_answer(&cause)),
+            Err(cause) if relay.accepted => return Served::Failed(no_answer(&cause)),
             Err(cause) => return Served::Unreachable(cause),
         };
         let reused = connection.is_reused();
-        match exchange(head, frames, answers, connection, origin, record, &mut accepted).await {
+        match exchange(head, frames, &mut relay, connection, origin, record).await {
             Ok(()) => return Served::Answered,
             // A connection that was kept was closed meanwhile, and asking again changes nothing (RFC 9110 §9.2.1).
-            Err(failure) if failure.label == NO_ANSWER && reused && is_repeatable(head) => {
+            Err(failure) if failure.told == Some(NoAnswer::Closed) && reused && is_repeatable(head) => {
                 origin.forget_shared()
             }
             Err(failure) => return Served::Failed(failure),
@@ -95,118 +86,159 @@ fn is_repeatable(head: &RequestHead) -> bool {
 async fn exchange(
     head: &RequestHead,
     frames: &mut TunnelReader,
-    answers: &mut frame::Writer<SendHalf>,
+    relay: &mut Relay<'_>,
     connection: Connection,
     origin: &Origin,
     record: &mut Record<'_>,
-    accepted: &mut bool,
 ) -> Result<(), Failure> {
     let mut under_way = connection.request(head).await.map_err(|cut| no_answer(&cut))?;
     let (mut sink, mut app, response) = under_way.split(head);
     let upgrades = !head.upgrade.is_empty();
-    let (sent, taken) = (AtomicBool::new(false), AtomicBool::new(true));
-
-    let up = async {
-        if upgrades {
-            if let Err(cut) = sink.flush().await {
-                return no_answer(&cut);
-            }
-        } else {
-            match copy(&mut Source::Tunnel(frames), &mut sink, IDLE).await {
-                Ok(_) => {}
-                Err(CopyError::Source(cut)) => return cancelled(&cut),
-                // It reads no further; what it answers still counts (RFC 9112 §9.5).
-                Err(CopyError::Sink(_)) => taken.store(false, Relaxed),
-            }
-        }
-        sent.store(true, Relaxed);
-        std::future::pending().await
-    };
-    let down = async {
-        loop {
-            match hear(&mut app, response, answers, accepted, &sent).await? {
-                Said::Upgraded if upgrades => {
-                    answers.upgraded(response).map_err(bad_answer)?;
-                    return say(answers.flush()).await;
-                }
-                Said::Informed => {
-                    answers.inform(response).map_err(bad_answer)?;
-                    say(answers.flush()).await?;
-                }
-                Said::Answered => {
-                    answers.response(response).map_err(bad_answer)?;
-                    record.answered(response.status);
-                    let mut body = app.body().map_err(|cut| no_answer(&cut))?;
-                    return match copy(&mut body, &mut Sink::Tunnel(answers), IDLE).await {
-                        Ok(_) => Ok(()),
-                        Err(CopyError::Source(cut)) => Err(cut_short(&cut)),
-                        Err(CopyError::Sink(cut)) => Err(cancelled(&cut)),
-                    };
-                }
-                Said::Upgraded => return Err(bad_answer("an upgrade that nobody asked for")),
-                Said::Accepted | Said::Refused(_) => return Err(bad_answer("a frame")),
-            }
-        }
-    };
-    tokio::select! {
+    let sent = Sent::default();
+    let said = tokio::select! {
         biased;
-        done = down => done?,
-        failure = up => return Err(failure),
-    }
-    if response.status == 101 {
-        record.answered(101);
-        sink.upgrade();
-        app.upgrade();
-        // One direction's clean end leaves the other open; a cut in one is a cut in both.
-        let piped =
-            tokio::try_join!(async { copy(&mut Source::Tunnel(frames), &mut sink, IDLE).await }, async {
-                copy(&mut app.body().map_err(CopyError::Source)?, &mut Sink::Tunnel(answers), IDLE).await
-            },);
-        if piped.is_err() {
-            sink.abort();
-        }
-    } else if sent.load(Relaxed) && taken.load(Relaxed) && response.keep_alive {
+        said = relay.down(&mut app, response, &sent, upgrades, record) => said?,
+        failure = up(frames, &mut sink, &sent, upgrades) => return Err(failure),
+    };
+    if said == Said::Upgraded {
+        pipe(frames, sink, app, relay.answers).await;
+    } else if sent.whole.load(Relaxed) && response.keep_alive {
         origin.keep(under_way);
     }
     Ok(())
 }
 
-/// Waits for the app's next head. Once the whole request was handed over and it still thinks, the relay is told that it
-/// has it.
-async fn hear(
-    app: &mut Answers<'_>,
-    response: &mut ResponseHead,
-    answers: &mut frame::Writer<SendHalf>,
-    accepted: &mut bool,
-    sent: &AtomicBool,
-) -> Result<Said, Failure> {
-    loop {
-        let silence = match (*accepted, sent.load(Relaxed)) {
-            (true, _) => SILENCE,
-            (false, true) => ACCEPT,
-            (false, false) => Duration::ZERO,
-        };
-        let heard = tokio::select! {
-            biased;
-            heard = timeout(silence, app.next(response)) => heard,
-            () = answers.get_ref().stopped() => return Err(cancelled(&Cut::Ended)),
-        };
-        match heard {
-            Ok(said) => {
-                *accepted = true;
-                return said.map_err(|cut| match cut {
-                    Cut::Read(ReadError::Refused(refusal)) => bad_answer(refusal),
-                    Cut::Malformed(malformed) => bad_answer(malformed),
-                    cut => no_answer(&cut),
-                });
-            }
-            Err(_) if *accepted => return Err(no_answer(&Cut::Stalled(SILENCE))),
-            Err(_) => {
-                *accepted = true;
-                answers.accepted().map_err(|cause| cancelled(&cause.into()))?;
-                say(answers.flush()).await?;
+/// How far the request has got. Both directions are one task's: this is only shared so that it may move between threads.
+#[derive(Default)]
+struct Sent {
+    /// Nothing of it is left to be sent.
+    over: AtomicBool,
+    /// All of it was taken.
+    whole: AtomicBool,
+}
+
+/// The request's body. Ends only with a failure.
+async fn up(frames: &mut TunnelReader, sink: &mut Sink<'_>, sent: &Sent, upgrades: bool) -> Failure {
+    if upgrades {
+        // What follows is the other protocol's, once the app has agreed to it.
+        if let Err(cut) = sink.flush().await {
+            return no_answer(&cut);
+        }
+        sent.whole.store(true, Relaxed);
+    } else {
+        match copy(&mut Source::Tunnel(frames), sink, IDLE).await {
+            Ok(_) => sent.whole.store(true, Relaxed),
+            Err(CopyError::Source(cut) | CopyError::Sink(cut @ Cut::Length(_))) => return cancelled(&cut),
+            // It reads no further; what it answers still counts (RFC 9112 §9.5).
+            Err(CopyError::Sink(_)) => {}
+        }
+    }
+    sent.over.store(true, Relaxed);
+    std::future::pending().await
+}
+
+/// The relay as one exchange sees it.
+struct Relay<'a> {
+    answers: &'a mut frame::Writer<SendHalf>,
+    /// It was told that the app has the request: once, however often the app is tried.
+    accepted: bool,
+}
+
+impl Relay<'_> {
+    /// The answer, up to its end or to a switch of protocols.
+    async fn down(
+        &mut self,
+        app: &mut Answers<'_>,
+        response: &mut ResponseHead,
+        sent: &Sent,
+        upgrades: bool,
+        record: &mut Record<'_>,
+    ) -> Result<Said, Failure> {
+        let mut informed = 0;
+        loop {
+            let said = self.hear(app, response, sent).await?;
+            // What the client says in its own name nobody else can.
+            response.fields.strip_ours();
+            match said {
+                Said::Informed if informed < MOST_INFORMED => {
+                    informed += 1;
+                    self.answers.inform(response).map_err(bad_answer)?;
+                    say(self.answers.flush()).await?;
+                }
+                Said::Upgraded if upgrades => {
+                    self.answers.upgraded(response).map_err(bad_answer)?;
+                    say(self.answers.flush()).await?;
+                    record.answered(response.status);
+                    return Ok(said);
+                }
+                Said::Answered => {
+                    self.answers.response(response).map_err(bad_answer)?;
+                    record.answered(response.status);
+                    let mut body = app.body().map_err(|cut| no_answer(&cut))?;
+                    return match copy(&mut body, &mut Sink::Tunnel(self.answers), IDLE).await {
+                        Ok(_) => Ok(said),
+                        Err(CopyError::Source(cut)) => Err(cut_short(&cut)),
+                        Err(CopyError::Sink(cut)) => Err(cancelled(&cut)),
+                    };
+                }
+                Said::Informed => {
+                    return Err(bad_answer("more informational responses than anybody needs"));
+                }
+                Said::Upgraded => return Err(bad_answer("an upgrade that nobody asked for")),
+                Said::Accepted | Said::Refused(_) | Said::Failed(_) => return Err(bad_answer("a frame")),
             }
         }
+    }
+
+    /// Waits for the app's next head. Once the whole request was handed over and it still thinks, the relay is told that it
+    /// has it.
+    async fn hear(
+        &mut self,
+        app: &mut Answers<'_>,
+        response: &mut ResponseHead,
+        sent: &Sent,
+    ) -> Result<Said, Failure> {
+        loop {
+            let silence = match (self.accepted, sent.over.load(Relaxed)) {
+                (true, _) => SILENCE,
+                (false, true) => ACCEPT,
+                (false, false) => Duration::ZERO,
+            };
+            let heard = tokio::select! {
+                biased;
+                heard = timeout(silence, app.next(response)) => heard,
+                () = self.answers.get_ref().stopped() => return Err(cancelled(&Cut::Ended)),
+            };
+            match heard {
+                Ok(said) => {
+                    self.accepted = true;
+                    return said.map_err(not_a_head);
+                }
+                Err(_) if self.accepted => return Err(no_answer(&Cut::Stalled(SILENCE))),
+                Err(_) => {
+                    self.accepted = true;
+                    self.answers.accepted().map_err(|cause| cancelled(&cause.into()))?;
+                    say(self.answers.flush()).await?;
+                }
+            }
+        }
+    }
+}
+
+/// After a 101: bytes both ways. One direction's clean end leaves the other open; a cut in one is a cut in both.
+async fn pipe(
+    frames: &mut TunnelReader,
+    mut sink: Sink<'_>,
+    mut app: Answers<'_>,
+    answers: &mut frame::Writer<SendHalf>,
+) {
+    sink.upgrade();
+    app.upgrade();
+    let piped = tokio::try_join!(async { copy(&mut Source::Tunnel(frames), &mut sink, IDLE).await }, async {
+        copy(&mut app.body().map_err(CopyError::Source)?, &mut Sink::Tunnel(answers), IDLE).await
+    },);
+    if piped.is_err() {
+        sink.abort();
     }
 }
 
@@ -215,67 +247,5 @@ async fn say(step: impl Future<Output = std::io::Result<()>>) -> Result<(), Fail
         Ok(Ok(())) => Ok(()),
         Ok(Err(cause)) => Err(cancelled(&cause.into())),
         Err(_) => Err(cancelled(&Cut::Stalled(SAY))),
-    }
-}
-
-const NO_ANSWER: &str = "app_no_answer";
-
-fn no_answer(cause: &impl fmt::Display) -> Failure {
-    let cause = cause.to_string();
-    Failure {
-        label: NO_ANSWER,
-        public: "the app closed the connection before it answered",
-        cause,
-        committed: false,
-    }
-}
-
-fn bad_answer(cause: impl fmt::Display) -> Failure {
-    let cause = format!("not an answer: {cause}");
-    Failure { label: "app_bad_answer", public: "the app's answer is not valid HTTP", cause, committed: false }
-}
-
-fn cut_short(cut: &Cut) -> Failure {
-    let cause = cut.to_string();
-    Failure {
-        label: "app_cut",
-        public: "the app stopped in the middle of its answer",
-        cause,
-        committed: true,
-    }
-}
-
-/// The relay takes no answer any more: the caller is gone, or the tunnel.
-fn cancelled(cut: &Cut) -> Failure {
-    Failure { label: "cancelled", public: "", cause: format!("cancelled: {cut}"), committed: true }
-}
-
-impl Failure {
-    /// Answers in the client's name, if nothing was answered yet; else leaves the stream to be reset.
-    pub(super) async fn answer(&self, answers: &mut frame::Writer<SendHalf>, record: &mut Record<'_>) {
-        record.failed(&self.cause);
-        if self.committed {
-            return;
-        }
-        let body =
-            format!("{{\"failure\":\"{}\",\"side\":\"app\",\"message\":\"{}\"}}\n", self.label, self.public);
-        let mut fields = Fields::default();
-        fields.push(b"content-type", b"application/json");
-        fields.push(b"content-length", body.len().to_string().as_bytes());
-        fields.push(b"culvert-failure", self.label.as_bytes());
-        let head = ResponseHead {
-            status: 502,
-            fields,
-            body: Body::Exact(body.len() as u64),
-            ..ResponseHead::default()
-        };
-        let said = async {
-            answers.response(&head).map_err(std::io::Error::other)?;
-            answers.data(body.as_bytes()).await?;
-            answers.end(None).map_err(std::io::Error::other)?;
-            answers.finish().await
-        };
-        // Nobody is left to tell if this fails.
-        let _ = timeout(SAY, said).await;
     }
 }

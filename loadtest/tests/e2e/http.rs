@@ -4,6 +4,7 @@
 mod bodies;
 mod ends;
 mod manners;
+mod steering;
 mod upgrades;
 mod versions;
 

@@ -2,6 +2,7 @@
 //! moment to the end of the first head. Which version of HTTP they speak, their first bytes say.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -169,6 +170,13 @@ async fn sniff(stream: &mut (impl AsyncRead + Unpin), first: &mut BytesMut) -> i
             return Ok(true);
         }
     }
+}
+
+/// Up to a tenth less, so that connections that were opened at once do not all end at once.
+pub(super) fn jittered(limit: Duration) -> Duration {
+    let tenth = limit / 10;
+    let share = RandomState::new().build_hasher().finish() % 1024;
+    limit - tenth + tenth * u32::try_from(share).unwrap_or_default() / 1024
 }
 
 /// Who is connected, counted; a seat is given back when it is dropped.

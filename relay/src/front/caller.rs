@@ -1,5 +1,6 @@
 //! The caller's side of one exchange, whichever version of HTTP it speaks: a body to take, and a place to answer.
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,6 +16,7 @@ use crate::failure::{Failure, Side};
 use crate::front::manners;
 use crate::front::record::Exchange;
 use crate::front::timer::Timer;
+use crate::service::Service;
 
 /// How much of a body is taken before anyone is asked, and kept until somebody has accepted the request. It leaves in
 /// one write with the head, and can be sent elsewhere if the first one asked refuses.
@@ -91,7 +93,7 @@ impl<'a> Caller<'a> {
 
     /// Takes what is here of the body without waiting. A chunked body is waited for until its first chunk's head has
     /// been checked, so that no destination sees a request that would have been refused.
-    pub(crate) async fn gather(&mut self, head: &RequestHead, limits: &Limits) -> Result<(), Failure> {
+    pub(crate) async fn gather(&mut self, head: &RequestHead, service: &Service) -> Result<(), Failure> {
         if !head.upgrade.is_empty() {
             return Ok(());
         }
@@ -102,12 +104,15 @@ impl<'a> Caller<'a> {
             match upload.source.piece().map_err(caller_cut)? {
                 Some(Piece::Data(data)) => upload.kept.extend_from_slice(data),
                 Some(Piece::End(trailers)) => {
-                    upload.whole = Some(trailers.cloned().unwrap_or_default());
+                    // What decides where a request goes stands before its body or nowhere.
+                    let trailers = trailers.map(|trailers| trailers.without(|name| service.steers(name)));
+                    upload.whole = Some(trailers.map(Cow::into_owned).unwrap_or_default());
                     return Ok(());
                 }
                 None if wait && upload.kept.is_empty() => {
-                    let filled = self.timer.within(limits.body_idle, upload.source.fill()).await;
-                    filled.unwrap_or(Err(Cut::Stalled(limits.body_idle))).map_err(caller_cut)?;
+                    let limit = service.limits.body_idle;
+                    let filled = self.timer.within(limit, upload.source.fill()).await;
+                    filled.unwrap_or(Err(Cut::Stalled(limit))).map_err(caller_cut)?;
                     continue;
                 }
                 None => return Ok(()),
@@ -295,11 +300,7 @@ impl Answer<'_> {
     pub(crate) fn cut(&mut self) {
         match self {
             Self::Http1 { writer, keep_alive, committed, aborted, .. } => {
-                if *committed && writer.ends_with_stream() {
-                    // A proper end is what would make it whole.
-                    writer.get_mut().abort();
-                    *aborted = true;
-                }
+                *aborted |= *committed && writer.abort_unended();
                 *keep_alive = false;
                 *committed = true;
             }

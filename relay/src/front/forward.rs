@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use culvert_protocol::answers::{Answers, Said};
-use culvert_protocol::body::{CopyError, Cut, Idle, Sink, Source, copy};
+use culvert_protocol::body::{CopyError, Cut, Idle, Sink, Source, copy, copy_without};
 use culvert_protocol::http1::ReadError;
 use culvert_protocol::message::{RequestHead, ResponseHead};
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ use crate::front::caller::{Answer, Caller, Upload, caller_cut};
 use crate::front::manners;
 use crate::front::record::Exchange;
 use crate::front::timer::Timer;
+use crate::service::Service;
 
 /// 1xx responses before a final one: a 100, some 102 and 103.
 const MOST_INFORMED: usize = 16;
@@ -54,9 +55,10 @@ pub(crate) async fn carry(
     backend: &mut Backend<'_>,
     response: &mut ResponseHead,
     first: Option<Said>,
-    limits: &Limits,
+    service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<bool, Failure> {
+    let limits = &service.limits;
     let upgrades = !request.upgrade.is_empty();
     let sent = Sent::default();
     if caller.upload.is_whole() || upgrades || backend.broken {
@@ -77,7 +79,7 @@ pub(crate) async fn carry(
     let done = tokio::select! {
         biased;
         done = down.run(answers, answer, timer, response, first, exchange) => done,
-        failure = up(upload, sink, &sent, limits) => Err(failure),
+        failure = up(upload, sink, &sent, service) => Err(failure),
     };
     exchange.moved(sent.bytes.load(Relaxed), 0);
     if done? == Said::Upgraded {
@@ -106,15 +108,15 @@ impl Sent {
 }
 
 /// The rest of the request's body, and then the caller's patience. Ends only with a failure.
-async fn up(upload: &mut Upload<'_>, sink: &mut Sink<'_>, sent: &Sent, limits: &Limits) -> Failure {
+async fn up(upload: &mut Upload<'_>, sink: &mut Sink<'_>, sent: &Sent, service: &Service) -> Failure {
     if sent.at.get().is_none() {
-        let idle = Idle { source: limits.body_idle, sink: limits.body_idle };
-        match copy(&mut upload.source, sink, idle).await {
+        let idle = Idle { source: service.limits.body_idle, sink: service.limits.body_idle };
+        match copy_without(&mut upload.source, sink, idle, |name| service.steers(name)).await {
             Ok(moved) => {
                 sent.bytes.store(moved, Relaxed);
                 sent.is_over(true);
             }
-            Err(CopyError::Source(cut)) => return caller_cut(cut),
+            Err(CopyError::Source(cut) | CopyError::Sink(cut @ Cut::Length(_))) => return caller_cut(cut),
             // It reads no further; what it answers still counts (RFC 9112 §9.5).
             Err(CopyError::Sink(_)) => sent.is_over(false),
         }
@@ -155,15 +157,18 @@ impl Down<'_> {
                 Said::Accepted => {}
                 Said::Informed if informed < MOST_INFORMED => {
                     informed += 1;
+                    response.fields.strip_ours();
                     answer.inform(response).await.map_err(caller_lost)?;
                 }
                 Said::Upgraded if self.upgrades => {
+                    response.fields.strip_ours();
                     manners::dress(response, self.route, self.via);
                     answer.head(response).map_err(caller_lost)?;
                     exchange.answered(response.status);
                     return Ok(said);
                 }
                 Said::Answered => {
+                    response.fields.strip_ours();
                     manners::dress(response, self.route, self.via);
                     if self.sent.at.get().is_none() {
                         answer.is_last();
@@ -173,6 +178,7 @@ impl Down<'_> {
                     exchange.moved(0, self.body(answers, answer).await?);
                     return Ok(said);
                 }
+                Said::Failed(why) => return Err(Failure::App(why)),
                 Said::Informed => return Err(bad("more informational responses than anybody needs")),
                 Said::Upgraded => return Err(bad("an upgrade that nobody asked for")),
                 Said::Refused(_) => return Err(bad("a refusal after it had accepted")),

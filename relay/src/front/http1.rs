@@ -10,7 +10,7 @@ use culvert_protocol::message::RequestHead;
 use culvert_protocol::socket::{ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout};
 
-use super::accept::Door;
+use super::accept::{Door, jittered};
 use super::caller::{Answer, Caller, Peer};
 use super::record::Exchange;
 use super::timer::Timer;
@@ -35,6 +35,7 @@ pub(super) async fn connection(
         writer: Writer::new(write),
         timer: Timer::new(),
         kept: Vec::new(),
+        keep_alive: jittered(door.service.limits.keep_alive),
     };
     let mut head = RequestHead::default();
     let mut deadline = Some(deadline);
@@ -66,6 +67,15 @@ struct Connection {
     timer: Timer,
     /// The beginning of the body under way.
     kept: Vec<u8>,
+    /// How long it may stand idle.
+    keep_alive: Duration,
+}
+
+/// Whatever ends an exchange before its time ends this: an answer that only a proper end makes whole must not get one.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.writer.abort_unended();
+    }
 }
 
 impl Connection {
@@ -107,7 +117,7 @@ impl Connection {
         self.writer.rest();
         tokio::select! {
             biased;
-            ready = self.timer.within(door.service.limits.keep_alive, self.reader.ready()) => ready.is_ok(),
+            ready = self.timer.within(self.keep_alive, self.reader.ready()) => ready.is_ok(),
             () = door.stop.cancelled() => false,
         }
     }
@@ -136,10 +146,9 @@ impl Connection {
 
     /// Answers what is not a request, and closes.
     async fn refuse(&mut self, failure: &Failure, peer: &Peer, door: &Door) {
-        door.service.metrics.rejected(failure.label());
         if matches!(failure, Failure::Refused(Refusal::RequestLine)) && self.reader.is_foreign() {
             // Who speaks another protocol would take an answer in HTTP for one in its own.
-            return;
+            return door.service.metrics.rejected(failure.label());
         }
         let mut exchange = Exchange::begin(&door.service);
         let answer = Answer::Http1 {

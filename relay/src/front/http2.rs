@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::accept::Door;
+use super::accept::{Door, jittered};
 use super::caller::{Answer, Caller, Peer};
 use super::record::Exchange;
 use super::timer::Timer;
@@ -55,6 +55,7 @@ where
     let peer = Arc::new(peer);
     let mut exchanges = JoinSet::new();
     let mut stopping = false;
+    let keep_alive = jittered(limits.keep_alive);
     loop {
         let idle = exchanges.is_empty();
         let accepted = tokio::select! {
@@ -65,7 +66,7 @@ where
                 continue;
             }
             Some(_) = exchanges.join_next() => continue,
-            accepted = idle_limit(limits.keep_alive, idle, connection.accept()) => accepted,
+            accepted = idle_limit(keep_alive, idle, connection.accept()) => accepted,
         };
         match accepted {
             Some(Some(Ok((request, respond)))) => {
@@ -113,7 +114,6 @@ async fn exchange(
     match oversized(&head, &Limits::default()) {
         None => super::request(&mut head, &mut caller, &service).await,
         Some(refusal) => {
-            service.metrics.rejected(refusal.label());
             let mut exchange = Exchange::begin(&service);
             caller.fail(&Failure::Refused(refusal), false, &service.limits, &mut exchange).await;
         }

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use culvert_protocol::message::{RequestHead, ResponseHead, Version};
+use culvert_protocol::message::{RequestHead, ResponseHead, Version, Vouched, vouched};
 
 use super::caller::Peer;
 use crate::config::{Forwarded, Manners, RouteField};
@@ -17,13 +17,13 @@ pub(crate) const ROUTE_FIELD: &str = "culvert-route";
 /// Rewrites what a request says of its caller and of us. What a trusted proxy says stays, and is added to.
 pub(super) fn rewrite(head: &mut RequestHead, peer: &Peer, manners: &Manners) {
     if manners.transparent {
-        return head.fields.retain(|name, _| !matches!(Vouched::of(name), Some(Vouched::Ours)));
+        return head.fields.retain(|name, _| !is_ours(name) || is_via(name));
     }
     let trusted = manners.trusted_proxies.iter().any(|network| network.contains(&peer.address));
     let mut told = Told::default();
-    head.fields.retain(|name, value| match Vouched::of(name) {
+    head.fields.retain(|name, value| match vouched(name) {
         None => true,
-        Some(Vouched::Ours) => false,
+        Some(Vouched::Ours) => is_via(name),
         Some(_) if !trusted => false,
         Some(Vouched::For) => {
             join(&mut told.forwarded_for, value);
@@ -86,9 +86,8 @@ pub(super) fn route(claim: Option<&Claim>, refused: bool, manners: &Manners) -> 
     })
 }
 
-/// Says on a response what is ours to say, and only once.
+/// Says on a response what is ours to say.
 pub(super) fn dress(response: &mut ResponseHead, route: Option<&str>, via: bool) {
-    response.fields.remove(ROUTE_FIELD);
     if let Some(route) = route {
         response.fields.push(ROUTE_FIELD.as_bytes(), route.as_bytes());
     }
@@ -125,35 +124,14 @@ struct Told {
     host: bool,
 }
 
-/// Fields that tell who the caller is.
-enum Vouched {
-    For,
-    Proto,
-    Host,
-    Forwarded,
-    Other,
-    /// `Culvert-*`: never the caller's to say.
-    Ours,
+/// `Culvert-*`: nobody else's to say.
+fn is_ours(name: &[u8]) -> bool {
+    vouched(name) == Some(Vouched::Ours)
 }
 
-impl Vouched {
-    fn of(name: &[u8]) -> Option<Self> {
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        let starts = |prefix: &str| {
-            name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-        };
-        match name.first()? | 0x20 {
-            b'x' if is("x-forwarded-for") => Some(Self::For),
-            b'x' if is("x-forwarded-proto") => Some(Self::Proto),
-            b'x' if is("x-forwarded-host") => Some(Self::Host),
-            b'x' if starts("x-forwarded-") || is("x-real-ip") => Some(Self::Other),
-            b'f' if is("forwarded") => Some(Self::Forwarded),
-            // Forged, it could only make its own request fail.
-            b'c' if is(VIA_FIELD) => None,
-            b'c' if starts("culvert-") => Some(Self::Ours),
-            _ => None,
-        }
-    }
+/// Forged, it could only make its own request fail.
+fn is_via(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(VIA_FIELD.as_bytes())
 }
 
 fn join(list: &mut Vec<u8>, value: &[u8]) {

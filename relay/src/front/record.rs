@@ -42,6 +42,9 @@ impl<'a> Exchange<'a> {
 
     pub(crate) fn failed(&mut self, failure: &Failure, answered: bool) {
         self.told.failure = Some(failure.label());
+        if matches!(failure, Failure::Refused(_) | Failure::HeadTimeout) {
+            self.service.metrics.rejected(failure.label());
+        }
         if answered {
             self.told.status = failure.status();
         }

@@ -32,6 +32,15 @@ pub struct Exchanged {
     pub response_bytes: u64,
 }
 
+/// Why a field of a request was left out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftOut {
+    /// Its name was one that decides, said with `_`.
+    Underscore,
+    /// It steers, and came to a public door.
+    Steering,
+}
+
 /// What one service's front door counts.
 #[derive(Debug)]
 pub struct ServiceMetrics {
@@ -46,6 +55,8 @@ pub struct ServiceMetrics {
     pub upstream_connects: Counter,
     /// Requests sent again because a pooled connection had been closed under them.
     pub upstream_retries: Counter,
+    /// In the order of [`LEFT_OUT`].
+    left_out: [Counter; LEFT_OUT.len()],
     service: String,
     failures: Family<Failed, Counter>,
     rejections: Family<Rejected, Counter>,
@@ -69,6 +80,17 @@ impl ServiceMetrics {
         }
     }
 
+    /// So many fields of a request were left out of it.
+    pub fn left_out(&self, why: LeftOut, count: u64) {
+        let [underscore, steering] = &self.left_out;
+        if count > 0 {
+            match why {
+                LeftOut::Underscore => underscore.inc_by(count),
+                LeftOut::Steering => steering.inc_by(count),
+            };
+        }
+    }
+
     /// A request that was refused before it had a destination. Labels are spelt out in the code, never taken from input.
     pub fn rejected(&self, label: &'static str) {
         self.rejections.get_or_create(&Rejected { service: self.service.clone(), code: label }).inc();
@@ -87,6 +109,7 @@ impl Reached {
 
 /// In the order of [`Reached::index`].
 const DESTINATIONS: [&str; 3] = ["upstream", "tunnel", "relay"];
+const LEFT_OUT: [&str; 2] = ["underscore", "steering"];
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The families that every service has a part of.
@@ -99,6 +122,7 @@ pub(super) struct Families {
     callers: Family<Service, Gauge>,
     upstream_connects: Family<Service, Counter>,
     upstream_retries: Family<Service, Counter>,
+    left_out: Family<Withheld, Counter>,
     failures: Family<Failed, Counter>,
     rejections: Family<Rejected, Counter>,
 }
@@ -119,6 +143,12 @@ struct Answered {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Service {
     service: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Withheld {
+    service: String,
+    why: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -161,8 +191,13 @@ impl Families {
             "Requests sent again, because a kept connection to the upstream was closed under them",
             own.upstream_retries.clone(),
         );
+        registry.register(
+            "fields_left_out",
+            "Fields of requests that were not passed on, by why",
+            own.left_out.clone(),
+        );
         registry.register("failures", "Requests that the relay failed, by why", own.failures.clone());
-        registry.register("requests_rejected", "Requests refused unread, by why", own.rejections.clone());
+        registry.register("requests_rejected", "Requests refused, by why", own.rejections.clone());
         own
     }
 
@@ -183,6 +218,8 @@ impl Families {
             callers: self.callers.get_or_create_owned(&own),
             upstream_connects: self.upstream_connects.get_or_create_owned(&own),
             upstream_retries: self.upstream_retries.get_or_create_owned(&own),
+            left_out: LEFT_OUT
+                .map(|why| self.left_out.get_or_create_owned(&Withheld { service: service(), why })),
             service: service(),
             failures: self.failures.clone(),
             rejections: self.rejections.clone(),

@@ -60,7 +60,7 @@ pub(crate) async fn forward(
         via: service.manners.says_via(),
         broken: false,
     };
-    carry(request, caller, &mut backend, &mut response, Some(first), &service.limits, exchange).await?;
+    carry(request, caller, &mut backend, &mut response, Some(first), service, exchange).await?;
     Ok(Forwarded::Answered)
 }
 

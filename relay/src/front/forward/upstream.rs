@@ -23,7 +23,7 @@ pub(crate) async fn forward(
 ) -> Result<(), Failure> {
     exchange.reaches(Reached::Upstream);
     if service.manners.host == Host::Upstream {
-        request.set_host(service.upstream.address().to_string().as_bytes());
+        request.set_host(service.upstream.authority().as_bytes());
     }
     let upgrades = !request.upgrade.is_empty();
     let mut kept = service.upstream.kept(upgrades);
@@ -65,7 +65,7 @@ async fn attempt(
     };
     let (behind, patience, via) = (Behind::Upstream, limits.response_head, service.manners.says_via());
     let mut backend = Backend { behind, sink, answers, patience, via, broken };
-    let whole = carry(request, caller, &mut backend, response, None, limits, exchange).await?;
+    let whole = carry(request, caller, &mut backend, response, None, service, exchange).await?;
     caller.upload.commit();
     if whole {
         service.upstream.keep(under_way);
