@@ -1,11 +1,12 @@
 //! Who decides where a request goes, and whose word it is that something failed: nobody can say it in another's place.
 
 use culvert_client::dial::Rungs;
+use culvert_loadtest::world::World;
 use http::Method;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use super::{PATIENCE, Peer, Way, culvert, request, versions};
+use super::{PATIENCE, Peer, Way, request, versions};
 
 const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
@@ -51,8 +52,14 @@ async fn nobody_steers_at_a_public_door() {
     let (upstream, app) =
         (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
     let url = |of: &TcpListener| format!("http://{}", of.local_addr().unwrap());
-    let (world, _session) =
-        culvert(Some(Rungs::Quic), "public: true", &url(&upstream), &url(&app)).await.unwrap();
+    let world = World::with(&format!(
+        "services: [{{name: orders, listen: \"127.0.0.1:0\", upstream: \"{}\", public: true}}]\n",
+        url(&upstream)
+    ))
+    .await
+    .unwrap();
+    let alice = world.developer("alice").await.unwrap();
+    let _session = alice.intercept("x-user=alice", &url(&app), Rungs::Quic).await.unwrap();
     let mut caller = Peer::to(world.door().unwrap()).await.unwrap();
     caller.say(request("GET / HTTP/1.1", &["User-Agent: curl"])).await;
     let (behind, _) = timeout(PATIENCE, upstream.accept()).await.unwrap().unwrap();
