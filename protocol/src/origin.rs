@@ -30,7 +30,9 @@ const KEPT: usize = 1024;
 const KEPT_FOR: Duration = Duration::from_secs(50);
 /// Windows toward us: a stream's carries 100 Mbit/s over 20 ms, and a slow taker holds no more than it.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+/// Room for so many slow takers that none stands in the way of those who share the connection with them. `h2` takes half of
+/// it for what small frames cost beyond their bytes; who bursts beyond that loses the connection.
+const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
 /// A header list as large as a head of HTTP/1 may be.
 const HEADER_LIST: u32 = 64 * 1024;
 

@@ -31,6 +31,9 @@ const PENDING_RESETS: usize = 20;
 const LOCAL_RESETS: usize = 1024;
 /// Bytes that wait for one caller's windows, all streams together.
 const SEND_BUFFER: usize = 64 * 1024;
+/// What small DATA frames may cost beyond their bytes while nobody has taken them: 256 bytes each, for a stream's window full
+/// of the smallest gRPC messages, and room. Beyond it the connection ends: it is a flood.
+const SMALL_FRAMES: usize = 4 * 1024 * 1024;
 
 pub(super) async fn connection<T>(stream: T, peer: Peer, first: BytesMut, door: &Door)
 where
@@ -47,6 +50,7 @@ where
         .max_local_error_reset_streams(Some(LOCAL_RESETS))
         .max_concurrent_reset_streams(PENDING_RESETS)
         .max_send_buffer_size(SEND_BUFFER)
+        .data_frame_budget(SMALL_FRAMES)
         .enable_connect_protocol();
     let handshake = builder.handshake::<_, Bytes>(Sniffed { first, stream });
     let Ok(Ok(mut connection)) = timeout(limits.head_read, handshake).await else {
