@@ -34,6 +34,17 @@ impl Caller {
         Ok(sending.context("sending: timed out")??)
     }
 
+    /// The same, parted ([`message::write`]).
+    pub async fn send_parted(&mut self, bytes: &[u8], cuts: &[usize]) -> anyhow::Result<()> {
+        let sending = timeout(PATIENCE, message::write(&mut self.stream, bytes, cuts)).await;
+        Ok(sending.context("sending: timed out")??)
+    }
+
+    /// Says that nothing more follows.
+    pub async fn finish(&mut self) -> anyhow::Result<()> {
+        Ok(self.stream.shutdown().await?)
+    }
+
     /// The next answer; a 1xx is one of its own.
     pub async fn answer(&mut self) -> anyhow::Result<Message> {
         self.read(Kind::Response).await

@@ -18,6 +18,7 @@ pub mod stack;
 pub mod scenario;
 
 pub mod bench;
+pub mod bulk;
 pub mod figures;
 pub mod load;
 pub mod nginx;

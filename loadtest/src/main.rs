@@ -4,9 +4,11 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use culvert_loadtest::bench::{Effort, Report};
-use culvert_loadtest::{demo, scenario};
+use culvert_loadtest::binaries::Binaries;
+use culvert_loadtest::{bulk, demo, scenario};
 
 /// Shows what culvert does, and what it costs.
 #[derive(Debug, Parser)]
@@ -24,6 +26,18 @@ enum Command {
     PassThrough(Measuring),
     /// What a request costs that a developer has claimed, over QUIC and over TLS
     Tunnel(Measuring),
+    /// Large bodies up and down on each way: equal by checksum, and kept by nobody
+    Bulk(Amount),
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Amount {
+    /// How large each body is
+    #[arg(long, default_value_t = 1024, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    size: u64,
+    /// How the figures are printed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -58,11 +72,27 @@ async fn main() -> ExitCode {
             let report = Box::pin(scenario::tunnel(measuring.effort())).await;
             report.and_then(|report| measuring.print(&report))
         }
+        Command::Bulk(amount) => Box::pin(amount.send()).await,
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     // Nobody may be listening any more, which is no reason to fail in another way.
     let _ = writeln!(io::stderr(), "culvert-loadtest: {error:#}");
     ExitCode::FAILURE
+}
+
+impl Amount {
+    async fn send(self) -> anyhow::Result<()> {
+        let rows = bulk::run(&Binaries::shipped().await?, self.size << 20).await?;
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Output::Table => write!(stdout, "{}", bulk::table(&rows))?,
+            Output::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(&rows)?)?,
+        }
+        match rows.iter().find(|row| !row.holds()) {
+            None => Ok(()),
+            Some(row) => bail!("{}, {}: not equal, or kept in memory", row.way, row.direction),
+        }
+    }
 }
 
 impl Measuring {

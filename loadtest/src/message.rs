@@ -2,11 +2,17 @@
 //! codec and forgives nothing; it knows no HTTP/2, no limits but one, and no field's meaning but the body's length.
 
 use std::io;
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::task::yield_now;
+use tokio::time::sleep;
 
 /// Nothing that a test or the demo sends whole is larger.
 const LARGEST: usize = 256 * 1024 * 1024;
+
+/// So many parts of one message are given time to arrive as such.
+const FEW: usize = 8;
 
 /// A message, byte for byte.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +23,8 @@ pub struct Message {
     pub head: usize,
     /// The body, out of its chunks.
     pub body: Vec<u8>,
+    /// The lines after the last chunk, with their ends.
+    pub trailers: Vec<u8>,
 }
 
 impl Message {
@@ -70,7 +78,7 @@ pub async fn read(
             return if buffer.is_empty() { Ok(None) } else { Err(cut()) };
         }
     };
-    let mut body = Vec::new();
+    let (mut body, mut trailers) = (Vec::new(), Vec::new());
     let end = match framing(buffer.get(..head).unwrap_or_default(), kind)? {
         Framing::Exact(length) => {
             while buffer.len() < head + length {
@@ -81,7 +89,7 @@ pub async fn read(
             body.extend_from_slice(buffer.get(head..head + length).unwrap_or_default());
             head + length
         }
-        Framing::Chunked => chunks(stream, buffer, head, &mut body).await?,
+        Framing::Chunked => chunks(stream, buffer, head, &mut body, &mut trailers).await?,
         Framing::UntilClosed => {
             while more(stream, buffer).await? {}
             body.extend_from_slice(buffer.get(head..).unwrap_or_default());
@@ -90,7 +98,7 @@ pub async fn read(
     };
     let rest = buffer.split_off(end);
     let bytes = std::mem::replace(buffer, rest);
-    Ok(Some(Message { bytes, head, body }))
+    Ok(Some(Message { bytes, head, body, trailers }))
 }
 
 enum Framing {
@@ -123,12 +131,27 @@ fn framing(head: &[u8], kind: Kind) -> io::Result<Framing> {
     }
 }
 
+/// Writes bytes in parts, each of which leaves before the next is said: those that end at `cuts`, and what is left.
+pub async fn write(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8], cuts: &[usize]) -> io::Result<()> {
+    let mut at = 0;
+    for cut in cuts.iter().map(|cut| (*cut).min(bytes.len())).filter(|cut| *cut > 0) {
+        if cut > at {
+            stream.write_all(bytes.get(at..cut).unwrap_or_default()).await?;
+            at = cut;
+            // So that mostly they arrive as parts too; nothing depends on it.
+            if cuts.len() <= FEW { sleep(Duration::from_millis(1)).await } else { yield_now().await }
+        }
+    }
+    stream.write_all(bytes.get(at..).unwrap_or_default()).await
+}
+
 /// Reads chunks from `at` on into `body`; returns where the message ends.
 async fn chunks(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
     mut at: usize,
     body: &mut Vec<u8>,
+    trailers: &mut Vec<u8>,
 ) -> io::Result<usize> {
     loop {
         let (size, start) = loop {
@@ -151,6 +174,7 @@ async fn chunks(
                     return Ok(start + 2);
                 }
                 if let Some(end) = find(rest, b"\r\n\r\n") {
+                    trailers.extend_from_slice(rest.get(..end + 2).unwrap_or_default());
                     return Ok(start + end + 4);
                 }
                 if !more(stream, buffer).await? {

@@ -36,6 +36,8 @@ pub struct Origin {
 pub struct Answer {
     /// As they go on the wire. Empty: nothing is said.
     pub bytes: Vec<u8>,
+    /// Where they are parted, in order ([`message::write`]).
+    pub cuts: Vec<usize>,
     /// Nothing is sent before this is cancelled.
     pub gate: Option<CancellationToken>,
     /// The connection is closed afterwards.
@@ -158,7 +160,7 @@ async fn converse(mut stream: TcpStream, record: &Record) -> io::Result<()> {
         if let Some(gate) = &answer.gate {
             gate.cancelled().await;
         }
-        stream.write_all(&answer.bytes).await?;
+        message::write(&mut stream, &answer.bytes, &answer.cuts).await?;
         if answer.close {
             return stream.shutdown().await;
         }

@@ -146,6 +146,21 @@ impl Process {
         Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
+    /// The most that it has kept in memory since it began, or since that was forgotten, in KiB.
+    pub fn peak(&self) -> anyhow::Result<u64> {
+        let reading = || format!("reading the peak memory of {}", self.name);
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).with_context(reading)?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak.and_then(|peak| peak.split_whitespace().next()?.parse().ok()).with_context(reading)
+    }
+
+    /// From here on the peak is counted anew, from what it keeps now.
+    pub fn forget_peak(&self) -> anyhow::Result<()> {
+        // proc_pid_clear_refs(5): 5 resets the peak resident set size.
+        let forgotten = fs::write(format!("/proc/{}/clear_refs", self.pid), "5");
+        forgotten.with_context(|| format!("resetting the peak memory of {}", self.name))
+    }
+
     /// What it and its children keep in memory, in KiB.
     pub fn memory(&self) -> anyhow::Result<u64> {
         memory(self.pid).with_context(|| format!("reading the memory of {}", self.name))

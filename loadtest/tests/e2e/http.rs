@@ -2,9 +2,13 @@
 //! request can take.
 
 mod bodies;
+mod bulk;
+mod cancel;
 mod ends;
 mod manners;
+mod property;
 mod steering;
+mod streaming;
 mod upgrades;
 mod versions;
 
@@ -29,7 +33,7 @@ struct Way {
     world: World,
     /// The upstream, or the app.
     behind: TcpListener,
-    #[expect(dead_code, reason = "the claim ends with it")]
+    /// The claim ends with it.
     session: Option<Session>,
 }
 
@@ -55,17 +59,7 @@ impl Way {
         let address = format!("{scheme}://{}", behind.local_addr()?);
         // What must not get there fails there.
         let upstream = if rungs.is_some() { "http://127.0.0.1:1" } else { &address };
-        let world = World::with(&format!(
-            "services:\n  - {{name: orders, listen: \"127.0.0.1:0\", upstream: \"{upstream}\"{}{keys}}}\n",
-            if keys.is_empty() { "" } else { ", " }
-        ))
-        .await?;
-        let session = match rungs {
-            Some(rungs) => {
-                Some(world.developer("alice").await?.intercept("x-user=alice", &address, rungs).await?)
-            }
-            None => None,
-        };
+        let (world, session) = culvert(rungs, keys, upstream, &address).await?;
         Ok(Self { name, world, behind, session })
     }
 
@@ -91,6 +85,25 @@ impl Way {
         let accepted = timeout(PATIENCE, self.behind.accept()).await;
         Peer::new(accepted.unwrap_or_else(|_| panic!("{}: nobody came", self.name)).unwrap().0)
     }
+}
+
+/// A relay with these keys of its service, and alice's claim where there is to be a tunnel.
+async fn culvert(
+    rungs: Option<Rungs>,
+    keys: &str,
+    upstream: &str,
+    app: &str,
+) -> anyhow::Result<(World, Option<Session>)> {
+    let world = World::with(&format!(
+        "services:\n  - {{name: orders, listen: \"127.0.0.1:0\", upstream: \"{upstream}\"{}{keys}}}\n",
+        if keys.is_empty() { "" } else { ", " }
+    ))
+    .await?;
+    let session = match rungs {
+        Some(rungs) => Some(world.developer("alice").await?.intercept("x-user=alice", app, rungs).await?),
+        None => None,
+    };
+    Ok((world, session))
 }
 
 /// One end of a connection, which says and hears bytes.
