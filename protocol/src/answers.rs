@@ -38,6 +38,8 @@ pub enum NoAnswer {
     Closed,
     /// What it said is not HTTP.
     Garbage,
+    /// It does not speak the protocol that was asked for (RFC 8441).
+    NoUpgrade,
     /// A reason that this version does not know.
     Other,
 }
@@ -47,6 +49,7 @@ impl NoAnswer {
         match self {
             Self::Closed => "app_no_answer",
             Self::Garbage => "app_bad_answer",
+            Self::NoUpgrade => "app_no_upgrade",
             Self::Other => "app_failed",
         }
     }
@@ -61,7 +64,7 @@ impl NoAnswer {
     /// What a head that came down a tunnel says of it.
     fn told(response: &ResponseHead) -> Option<Self> {
         let label = response.fields.first(FAILURE_FIELD)?;
-        let known = [Self::Closed, Self::Garbage];
+        let known = [Self::Closed, Self::Garbage, Self::NoUpgrade];
         Some(known.into_iter().find(|why| why.label().as_bytes() == label).unwrap_or(Self::Other))
     }
 }

@@ -80,6 +80,8 @@ pub enum Cut {
     Malformed(Malformed),
     #[error("a frame that has no place in a body")]
     Misplaced,
+    #[error("it does not speak the protocol that was asked for")]
+    NoUpgrade,
     #[error("the connection ended in the middle of the body")]
     Ended,
     #[error("nothing moved for {} s", .0.as_secs_f32())]
@@ -119,25 +121,28 @@ impl Cut {
 /// Moves a body to its end, trailers included; returns how many bytes it had. Flushes whenever the source has nothing
 /// ready, so that an event is on its way as soon as it was written, and small bodies leave with their heads.
 pub async fn copy(source: &mut Source<'_>, sink: &mut Sink<'_>, idle: Idle) -> Result<u64, CopyError> {
-    copy_without(source, sink, idle, |_| false).await
+    copy_seen(source, sink, idle, |_| false, |_| {}).await
 }
 
-/// The same without the trailers whose names `withheld` says yes to.
-pub async fn copy_without(
+/// The same without the trailers whose names `withheld` says yes to; `seen` is shown every piece before it goes on.
+pub async fn copy_seen(
     source: &mut Source<'_>,
     sink: &mut Sink<'_>,
     idle: Idle,
     withheld: impl Fn(&[u8]) -> bool,
+    mut seen: impl FnMut(&Piece<'_>),
 ) -> Result<u64, CopyError> {
     let mut moved = 0;
     loop {
         match source.piece().map_err(CopyError::Source)? {
             Some(Piece::Data(data)) => {
                 moved += data.len() as u64;
+                seen(&Piece::Data(data));
                 within(idle.sink, sink.data(data)).await.map_err(CopyError::Sink)?;
             }
             Some(Piece::End(trailers)) => {
                 let trailers = trailers.map(|trailers| trailers.without(&withheld));
+                seen(&Piece::End(trailers.as_deref()));
                 within(idle.sink, sink.end(trailers.as_deref())).await.map_err(CopyError::Sink)?;
                 return Ok(moved);
             }

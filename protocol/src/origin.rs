@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use h2::Ping;
 use h2::client::SendRequest;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
@@ -156,7 +157,7 @@ impl Origin {
                     Speaks::Http1 => Carrier::http1(socket::tcp(stream)?),
                     Speaks::Http2 => {
                         stream.set_nodelay(true)?;
-                        self.http2(stream).await?
+                        self.http2(stream, upgrades).await?
                     }
                     Speaks::Tls(tls) => {
                         stream.set_nodelay(true)?;
@@ -169,7 +170,7 @@ impl Origin {
                 let stream = tokio::net::UnixStream::connect(path).await?;
                 match &self.speaks {
                     Speaks::Http1 => Carrier::http1(socket::other(stream)),
-                    Speaks::Http2 => self.http2(stream).await?,
+                    Speaks::Http2 => self.http2(stream, upgrades).await?,
                     Speaks::Tls(tls) => self.negotiate(tls, stream, upgrades).await?,
                 }
             }
@@ -186,14 +187,14 @@ impl Origin {
         let connector = if upgrades { &tls.http1 } else { &tls.connector };
         let stream = connector.connect(tls.name.clone(), stream).await?;
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            self.http2(stream).await
+            self.http2(stream, upgrades).await
         } else {
             Ok(Carrier::http1(socket::other(stream)))
         }
     }
 
-    /// Shakes hands over HTTP/2 and makes this the connection that new exchanges go to.
-    async fn http2<T>(&self, stream: T) -> io::Result<Carrier>
+    /// Shakes hands over HTTP/2 and makes this the connection that new exchanges go to, unless it is of no use to them.
+    async fn http2<T>(&self, stream: T, upgrades: bool) -> io::Result<Carrier>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -203,15 +204,30 @@ impl Origin {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(HEADER_LIST)
             .enable_push(false);
-        let (send, connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        let (send, mut connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
+        let pings = if upgrades { connection.ping_pong() } else { None };
+        self.drive(connection);
+        if let Some(mut pings) = pings {
+            // Its settings say whether it knows extended CONNECT, and are the first that it says (RFC 9113 §3.4): who
+            // answers a ping has said them.
+            pings.ping(Ping::opaque()).await.map_err(io::Error::other)?;
+        }
+        if !upgrades || send.is_extended_connect_protocol_enabled() {
+            *self.shared.lock() = Some(send.clone());
+        }
+        Ok(Carrier::Http2 { send, scheme: self.speaks.scheme() })
+    }
+
+    fn drive<T>(&self, connection: h2::client::Connection<T, Bytes>)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let mut drivers = self.drivers.lock();
         while drivers.try_join_next().is_some() {}
         drivers.spawn(async move {
             // Every exchange on it is told the same.
             let _ = connection.await;
         });
-        *self.shared.lock() = Some(send.clone());
-        Ok(Carrier::Http2 { send, scheme: self.speaks.scheme() })
     }
 
     /// Takes back what an exchange that was whole in both directions leaves. A connection that has said more than was

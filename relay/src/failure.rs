@@ -49,6 +49,8 @@ pub enum Failure {
     NotTaken(Behind, String),
     #[error("{0} closed the connection before it answered: {1}")]
     NoAnswer(Behind, String),
+    #[error("{0} does not speak the protocol that was asked for")]
+    NoUpgrade(Behind),
     #[error("{0} did not answer in time")]
     AnswerTimeout(Behind),
     #[error("{0} answered with something that is not HTTP: {1}")]
@@ -70,6 +72,7 @@ impl Failure {
             Self::Connect(_) | Self::ConnectTimeout => Side::Upstream,
             Self::NotTaken(behind, _)
             | Self::NoAnswer(behind, _)
+            | Self::NoUpgrade(behind)
             | Self::AnswerTimeout(behind)
             | Self::BadAnswer(behind, _)
             | Self::AnswerCut(behind, _) => behind.side(),
@@ -89,6 +92,7 @@ impl Failure {
             | Self::Connect(_)
             | Self::NotTaken(..)
             | Self::NoAnswer(..)
+            | Self::NoUpgrade(_)
             | Self::BadAnswer(..)
             | Self::AnswerCut(..) => 502,
             Self::ConnectTimeout | Self::AnswerTimeout(_) => 504,
@@ -112,6 +116,8 @@ impl Failure {
             Self::NotTaken(Behind::Tunnel, _) => "tunnel_not_taken",
             Self::NoAnswer(Behind::Upstream, _) => "upstream_no_answer",
             Self::NoAnswer(Behind::Tunnel, _) => "tunnel_no_answer",
+            Self::NoUpgrade(Behind::Upstream) => "upstream_no_upgrade",
+            Self::NoUpgrade(Behind::Tunnel) => NoAnswer::NoUpgrade.label(),
             Self::AnswerTimeout(Behind::Upstream) => "upstream_timeout",
             Self::AnswerTimeout(Behind::Tunnel) => "app_timeout",
             Self::BadAnswer(Behind::Upstream, _) => "upstream_bad_answer",
@@ -131,6 +137,10 @@ impl Failure {
             Self::Loop => "the developer's app sent the request back here",
             Self::App(NoAnswer::Closed) => "the developer's app closed the connection before it answered",
             Self::App(NoAnswer::Garbage) => "the developer's app answered with something that is not HTTP",
+            Self::NoUpgrade(Behind::Upstream) => "the service does not speak the protocol that was asked for",
+            Self::NoUpgrade(Behind::Tunnel) | Self::App(NoAnswer::NoUpgrade) => {
+                "the developer's app does not speak the protocol that was asked for"
+            }
             Self::App(NoAnswer::Other) => "the developer's app did not answer",
             Self::TooManyCallers => "too many connections, try again later",
             Self::Connect(_) => "the service cannot be reached",

@@ -16,7 +16,7 @@ mod timer;
 
 use std::sync::Arc;
 
-use culvert_protocol::message::RequestHead;
+use culvert_protocol::message::{Fields, RequestHead};
 
 pub(crate) use accept::serve;
 
@@ -48,7 +48,7 @@ async fn request(head: &mut RequestHead, caller: &mut Caller<'_>, service: &Serv
     }
     .await;
     if let Err(failure) = served {
-        caller.fail(&failure, is_grpc(head), &service.limits, &mut exchange).await;
+        caller.fail(&failure, is_grpc(&head.fields), &service.limits, &mut exchange).await;
     }
 }
 
@@ -71,8 +71,8 @@ fn claim(head: &mut RequestHead, service: &Service) -> Option<Arc<Claim>> {
 }
 
 /// Whether only a gRPC status is understood as a failure.
-fn is_grpc(head: &RequestHead) -> bool {
-    head.fields.first("content-type").is_some_and(|value| {
+fn is_grpc(fields: &Fields) -> bool {
+    fields.first("content-type").is_some_and(|value| {
         value
             .strip_prefix(b"application/grpc")
             .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use culvert_certs::tls::OriginFailure;
 use culvert_protocol::answers::{Answers, NoAnswer, Said};
-use culvert_protocol::body::{CopyError, Cut, Idle, Sink, Source, TunnelReader, copy};
+use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, TunnelReader, copy, copy_seen};
 use culvert_protocol::frame;
-use culvert_protocol::message::{Body, RequestHead, ResponseHead};
+use culvert_protocol::message::{Body, Fields, RequestHead, ResponseHead};
 use culvert_protocol::origin::{Connection, Origin};
 use culvert_protocol::tunnel::SendHalf;
 use tokio::time::timeout;
 
 use super::SAY;
-use super::failure::{Failure, bad_answer, cancelled, cut_short, no_answer, not_a_head};
+use super::failure::{Failure, bad_answer, cancelled, cut_short, no_answer, not_a_head, not_taken};
 use super::record::Record;
 
 /// An app on the same machine answers a connect at once, or is not there.
@@ -25,6 +25,8 @@ const SILENCE: Duration = Duration::from_secs(60 * 60);
 /// 1xx responses before a final one: a 100, some 102 and 103. The relay takes no more either.
 const MOST_INFORMED: usize = 16;
 const IDLE: Idle = Idle { source: SILENCE, sink: SILENCE };
+/// As much as the relay keeps of a body for the same purpose.
+const KEPT: usize = 64 * 1024;
 
 /// What became of a request.
 pub(super) enum Served {
@@ -45,6 +47,7 @@ pub(super) async fn serve(
     let upgrades = !head.upgrade.is_empty();
     let mut kept = origin.kept(upgrades);
     let mut relay = Relay { answers, accepted: false };
+    let mut upload = Upload::default();
     loop {
         let connected = match kept.take() {
             Some(connection) => Ok(connection),
@@ -56,8 +59,9 @@ pub(super) async fn serve(
             Err(cause) => return Served::Unreachable(cause),
         };
         let reused = connection.is_reused();
-        match exchange(head, frames, &mut relay, connection, origin, record).await {
+        match exchange(head, frames, &mut upload, &mut relay, connection, origin, record).await {
             Ok(()) => return Served::Answered,
+            Err(failure) if failure.unexecuted && reused && !upload.lost => origin.forget_shared(),
             // A connection that was kept was closed meanwhile, and asking again changes nothing (RFC 9110 §9.2.1).
             Err(failure) if failure.told == Some(NoAnswer::Closed) && reused && is_repeatable(head) => {
                 origin.forget_shared()
@@ -86,19 +90,20 @@ fn is_repeatable(head: &RequestHead) -> bool {
 async fn exchange(
     head: &RequestHead,
     frames: &mut TunnelReader,
+    upload: &mut Upload,
     relay: &mut Relay<'_>,
     connection: Connection,
     origin: &Origin,
     record: &mut Record<'_>,
 ) -> Result<(), Failure> {
-    let mut under_way = connection.request(head).await.map_err(|cut| no_answer(&cut))?;
+    let mut under_way = connection.request(head).await.map_err(|cut| not_taken(&cut))?;
     let (mut sink, mut app, response) = under_way.split(head);
     let upgrades = !head.upgrade.is_empty();
     let sent = Sent::default();
     let said = tokio::select! {
         biased;
         said = relay.down(&mut app, response, &sent, upgrades, record) => said?,
-        failure = up(frames, &mut sink, &sent, upgrades) => return Err(failure),
+        failure = up(frames, upload, &mut sink, &sent, upgrades) => return Err(failure),
     };
     if said == Said::Upgraded {
         pipe(frames, sink, app, relay.answers).await;
@@ -118,7 +123,13 @@ struct Sent {
 }
 
 /// The request's body. Ends only with a failure.
-async fn up(frames: &mut TunnelReader, sink: &mut Sink<'_>, sent: &Sent, upgrades: bool) -> Failure {
+async fn up(
+    frames: &mut TunnelReader,
+    upload: &mut Upload,
+    sink: &mut Sink<'_>,
+    sent: &Sent,
+    upgrades: bool,
+) -> Failure {
     if upgrades {
         // What follows is the other protocol's, once the app has agreed to it.
         if let Err(cut) = sink.flush().await {
@@ -126,8 +137,8 @@ async fn up(frames: &mut TunnelReader, sink: &mut Sink<'_>, sent: &Sent, upgrade
         }
         sent.whole.store(true, Relaxed);
     } else {
-        match copy(&mut Source::Tunnel(frames), sink, IDLE).await {
-            Ok(_) => sent.whole.store(true, Relaxed),
+        match upload.send(frames, sink).await {
+            Ok(()) => sent.whole.store(true, Relaxed),
             Err(CopyError::Source(cut) | CopyError::Sink(cut @ Cut::Length(_))) => return cancelled(&cut),
             // It reads no further; what it answers still counts (RFC 9112 §9.5).
             Err(CopyError::Sink(_)) => {}
@@ -135,6 +146,39 @@ async fn up(frames: &mut TunnelReader, sink: &mut Sink<'_>, sent: &Sent, upgrade
     }
     sent.over.store(true, Relaxed);
     std::future::pending().await
+}
+
+/// What has come of a body, kept where an app may say after all that it did not take the request.
+#[derive(Default)]
+struct Upload {
+    kept: Vec<u8>,
+    /// It has come to its end, with these trailers.
+    whole: Option<Fields>,
+    /// Some of it went by without being kept.
+    lost: bool,
+}
+
+impl Upload {
+    /// What was kept, and then the rest.
+    async fn send(&mut self, frames: &mut TunnelReader, sink: &mut Sink<'_>) -> Result<(), CopyError> {
+        let Self { kept, whole, lost } = self;
+        if !kept.is_empty() {
+            sink.data(kept).await.map_err(CopyError::Sink)?;
+        }
+        if let Some(trailers) = whole {
+            return sink.end(Some(trailers)).await.map_err(CopyError::Sink);
+        }
+        // Nobody else says of a request that it had that it did not take it.
+        let keeps = matches!(sink, Sink::Http2(_));
+        let seen = |piece: &Piece<'_>| match piece {
+            Piece::Data(data) if keeps && !*lost && kept.len() + data.len() <= KEPT => {
+                kept.extend_from_slice(data)
+            }
+            Piece::Data(_) => *lost = true,
+            Piece::End(trailers) => *whole = Some(trailers.cloned().unwrap_or_default()),
+        };
+        copy_seen(&mut Source::Tunnel(frames), sink, IDLE, |_| false, seen).await.map(drop)
+    }
 }
 
 /// The relay as one exchange sees it.
@@ -210,10 +254,12 @@ impl Relay<'_> {
                 () = self.answers.get_ref().stopped() => return Err(cancelled(&Cut::Ended)),
             };
             match heard {
-                Ok(said) => {
+                Ok(Ok(said)) => {
                     self.accepted = true;
-                    return said.map_err(not_a_head);
+                    return Ok(said);
                 }
+                // The relay has been told nothing by that: the next try may have to.
+                Ok(Err(cut)) => return Err(not_a_head(cut)),
                 Err(_) if self.accepted => return Err(no_answer(&Cut::Stalled(SILENCE))),
                 Err(_) => {
                     self.accepted = true;

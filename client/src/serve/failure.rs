@@ -19,6 +19,8 @@ pub(super) struct Failure {
     /// An answer had begun: it ends without its end. A reset could overtake what was said of it, and then the relay would know
     /// of no answer at all.
     begun: bool,
+    /// The app has said that it did not begin with the request, or was not even asked.
+    pub(super) unexecuted: bool,
     cause: String,
 }
 
@@ -42,11 +44,22 @@ impl Failure {
 }
 
 pub(super) fn no_answer(cause: &impl fmt::Display) -> Failure {
-    Failure { told: Some(NoAnswer::Closed), begun: false, cause: cause.to_string() }
+    Failure { told: Some(NoAnswer::Closed), begun: false, unexecuted: false, cause: cause.to_string() }
+}
+
+/// The app did not take the request's head.
+pub(super) fn not_taken(cut: &Cut) -> Failure {
+    let told = if matches!(cut, Cut::NoUpgrade) { NoAnswer::NoUpgrade } else { NoAnswer::Closed };
+    Failure { told: Some(told), begun: false, unexecuted: true, cause: cut.to_string() }
 }
 
 pub(super) fn bad_answer(cause: impl fmt::Display) -> Failure {
-    Failure { told: Some(NoAnswer::Garbage), begun: false, cause: format!("not an answer: {cause}") }
+    Failure {
+        told: Some(NoAnswer::Garbage),
+        begun: false,
+        unexecuted: false,
+        cause: format!("not an answer: {cause}"),
+    }
 }
 
 /// Instead of an answer's head.
@@ -54,16 +67,17 @@ pub(super) fn not_a_head(cut: Cut) -> Failure {
     match cut {
         Cut::Read(ReadError::Refused(refusal)) => bad_answer(refusal),
         Cut::Malformed(malformed) => bad_answer(malformed),
+        cut if cut.is_unexecuted() => not_taken(&cut),
         cut => no_answer(&cut),
     }
 }
 
 /// In the middle of an answer.
 pub(super) fn cut_short(cut: &Cut) -> Failure {
-    Failure { told: None, begun: true, cause: cut.to_string() }
+    Failure { told: None, begun: true, unexecuted: false, cause: cut.to_string() }
 }
 
 /// The relay takes no answer any more: the caller is gone, or the tunnel.
 pub(super) fn cancelled(cut: &Cut) -> Failure {
-    Failure { told: None, begun: false, cause: format!("cancelled: {cut}") }
+    Failure { told: None, begun: false, unexecuted: false, cause: format!("cancelled: {cut}") }
 }

@@ -5,12 +5,18 @@ mod bodies;
 mod bulk;
 mod cancel;
 mod ends;
+mod grpc;
+mod http2_backends;
+mod load_balancers;
 mod manners;
+mod origins;
+mod patience;
 mod property;
 mod steering;
 mod streaming;
 mod upgrades;
 mod versions;
+mod websockets;
 
 use std::io;
 use std::net::SocketAddr;

@@ -31,6 +31,9 @@ impl Connection {
                 Ok(Exchange(Carried::Http1(connection)))
             }
             Carrier::Http2 { send, scheme } => {
+                if !head.upgrade.is_empty() && !send.is_extended_connect_protocol_enabled() {
+                    return Err(Cut::NoUpgrade);
+                }
                 let (request, ended) = http2::request_to(head, scheme).map_err(Cut::Malformed)?;
                 let mut send = send.ready().await?;
                 let (future, stream) = send.send_request(request, ended)?;

@@ -13,9 +13,9 @@ use culvert_protocol::socket::WriteHalf;
 
 use crate::config::Limits;
 use crate::failure::{Failure, Side};
-use crate::front::manners;
 use crate::front::record::Exchange;
 use crate::front::timer::Timer;
+use crate::front::{is_grpc, manners};
 use crate::service::Service;
 
 /// How much of a body is taken before anyone is asked, and kept until somebody has accepted the request. It leaves in
@@ -53,8 +53,20 @@ impl Peer {
 pub(crate) struct Upload<'a> {
     pub(crate) source: Source<'a>,
     kept: &'a mut Vec<u8>,
-    /// The body was kept whole, with these trailers.
+    /// The body has been taken to its end, with these trailers.
     whole: Option<Fields>,
+    /// Some of what was taken went by without being kept.
+    lost: bool,
+}
+
+/// What is kept of a body that goes by, for another try.
+#[derive(Debug)]
+pub(crate) struct Keeper<'k> {
+    kept: &'k mut Vec<u8>,
+    whole: &'k mut Option<Fields>,
+    lost: &'k mut bool,
+    /// Another try may follow.
+    keep: bool,
 }
 
 /// Where the answer goes.
@@ -76,6 +88,8 @@ pub(crate) enum Answer<'a> {
         to_head: bool,
         /// There once the final head was said.
         body: Option<http2::Writer>,
+        /// That head began the answer to a gRPC call.
+        call: bool,
     },
 }
 
@@ -88,7 +102,7 @@ impl<'a> Caller<'a> {
         peer: &'a Peer,
     ) -> Self {
         kept.clear();
-        Self { upload: Upload { source, kept, whole: None }, answer, timer, peer, route: None }
+        Self { upload: Upload { source, kept, whole: None, lost: false }, answer, timer, peer, route: None }
     }
 
     /// Takes what is here of the body without waiting. A chunked body is waited for until its first chunk's head has
@@ -132,8 +146,15 @@ impl<'a> Caller<'a> {
     ) {
         let open = !self.answer.is_committed();
         exchange.failed(failure, open);
-        if matches!(failure, Failure::CallerGone | Failure::CallerStalled(_)) || !open {
+        if matches!(failure, Failure::CallerGone | Failure::CallerStalled(_)) {
             return self.answer.cut();
+        }
+        if !open {
+            let ended = self.timer.within(limits.write_idle, self.answer.end_call(failure)).await;
+            if !matches!(ended, Ok(true)) {
+                self.answer.cut();
+            }
+            return;
         }
         if failure.side() == Side::Caller && self.answer.reset_stream(failure) {
             return;
@@ -158,7 +179,30 @@ impl<'a> Caller<'a> {
     }
 }
 
-impl Upload<'_> {
+impl Keeper<'_> {
+    pub(crate) fn keep(&mut self, piece: &Piece<'_>) {
+        match piece {
+            Piece::Data(data) if self.keep && !*self.lost && self.kept.len() + data.len() <= GATHERED => {
+                self.kept.extend_from_slice(data);
+            }
+            Piece::Data(_) => *self.lost = true,
+            Piece::End(trailers) => *self.whole = Some(trailers.cloned().unwrap_or_default()),
+        }
+    }
+}
+
+impl<'a> Upload<'a> {
+    /// Where the rest comes from, and who keeps what comes.
+    pub(crate) fn keeping(&mut self, keep: bool) -> (&mut Source<'a>, Keeper<'_>) {
+        let Self { source, kept, whole, lost } = self;
+        (source, Keeper { kept, whole, lost, keep })
+    }
+
+    /// All of it that was taken is still here.
+    pub(crate) fn can_be_sent_again(&self) -> bool {
+        !self.lost
+    }
+
     /// Sends what was kept, with the end if that was kept too, and keeps it.
     pub(crate) async fn send_kept(&mut self, sink: &mut Sink<'_>) -> Result<(), Cut> {
         if !self.kept.is_empty() {
@@ -234,7 +278,8 @@ impl Answer<'_> {
                 *committed = true;
                 Ok(())
             }
-            Self::Http2 { respond, to_head, body } => {
+            Self::Http2 { respond, to_head, body, call } => {
+                *call = is_grpc(&head.fields);
                 let response = http2::response(head).map_err(|_| Cut::Misplaced)?;
                 let ended =
                     head.status != 101 && (*to_head || matches!(head.body, Body::Empty | Body::Exact(0)));
@@ -251,6 +296,20 @@ impl Answer<'_> {
             Self::Http2 { body: Some(body), .. } => Ok(Sink::Http2(body)),
             Self::Http2 { body: None, .. } => Err(Cut::Misplaced),
         }
+    }
+
+    /// Ends the answer to a gRPC call that has begun with what its trailers say of a failure. `false`: it is none, or its
+    /// caller takes no more of it.
+    async fn end_call(&mut self, failure: &Failure) -> bool {
+        let Self::Http2 { body: Some(body), call: true, .. } = self else { return false };
+        let (said, _) = failure.render_grpc();
+        let trailers = said.fields.iter().filter(|(name, _)| name.starts_with(b"grpc-")).collect();
+        body.end(Some(&trailers)).await.is_ok()
+    }
+
+    /// The caller speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        matches!(self, Self::Http2 { .. })
     }
 
     /// From here on the bytes are another protocol's.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use culvert_protocol::answers::{Answers, Said};
-use culvert_protocol::body::{CopyError, Cut, Idle, Sink, Source, copy, copy_without};
+use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, copy, copy_seen};
 use culvert_protocol::http1::ReadError;
 use culvert_protocol::message::{RequestHead, ResponseHead};
 use tokio::time::Instant;
@@ -111,7 +111,11 @@ impl Sent {
 async fn up(upload: &mut Upload<'_>, sink: &mut Sink<'_>, sent: &Sent, service: &Service) -> Failure {
     if sent.at.get().is_none() {
         let idle = Idle { source: service.limits.body_idle, sink: service.limits.body_idle };
-        match copy_without(&mut upload.source, sink, idle, |name| service.steers(name)).await {
+        // Only what speaks HTTP/2 says of a request that it had that it did not take it.
+        let keep = matches!(sink, Sink::Http2(_));
+        let (source, mut kept) = upload.keeping(keep);
+        let seen = |piece: &Piece<'_>| kept.keep(piece);
+        match copy_seen(source, sink, idle, |name| service.steers(name), seen).await {
             Ok(moved) => {
                 sent.bytes.store(moved, Relaxed);
                 sent.is_over(true);
@@ -166,6 +170,10 @@ impl Down<'_> {
                     answer.head(response).map_err(caller_lost)?;
                     exchange.answered(response.status);
                     return Ok(said);
+                }
+                // To an HTTP/2 caller, any success would be the agreement that this one is not (RFC 8441 §4).
+                Said::Answered if self.upgrades && answer.is_http2() && response.status < 300 => {
+                    return Err(Failure::NoUpgrade(self.behind));
                 }
                 Said::Answered => {
                     response.fields.strip_ours();
@@ -265,7 +273,10 @@ async fn pipe(
 
 /// Nothing of the request was executed: it did not get as far.
 pub(crate) fn not_taken(behind: Behind, cut: &Cut) -> Failure {
-    Failure::NotTaken(behind, cut.to_string())
+    match cut {
+        Cut::NoUpgrade => Failure::NoUpgrade(behind),
+        cut => Failure::NotTaken(behind, cut.to_string()),
+    }
 }
 
 pub(crate) fn no_answer(behind: Behind, cut: Cut) -> Failure {

@@ -113,7 +113,7 @@ async fn exchange(
         return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
     }
     let (mut body, mut kept, mut timer) = (Reader::new(stream), Vec::new(), Timer::new());
-    let answer = Answer::Http2 { respond, to_head: head.is("HEAD"), body: None };
+    let answer = Answer::Http2 { respond, to_head: head.is("HEAD"), body: None, call: false };
     let mut caller = Caller::new(Source::Http2(&mut body), &mut kept, answer, &mut timer, &peer);
     match oversized(&head, &Limits::default()) {
         None => super::request(&mut head, &mut caller, &service).await,

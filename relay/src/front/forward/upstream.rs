@@ -77,8 +77,10 @@ async fn attempt(
 fn is_repeatable(failure: &Failure, request: &RequestHead, caller: &Caller<'_>) -> bool {
     let whole = caller.upload.is_whole() || !request.upgrade.is_empty();
     match failure {
-        Failure::NotTaken(..) => true,
-        Failure::NoAnswer(..) => request.is_safe() && whole && caller.upload.kept() == 0,
+        Failure::NotTaken(..) => caller.upload.can_be_sent_again(),
+        Failure::NoAnswer(..) => {
+            request.is_safe() && whole && caller.upload.kept() == 0 && caller.upload.can_be_sent_again()
+        }
         _ => false,
     }
 }
