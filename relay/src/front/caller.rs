@@ -146,8 +146,10 @@ impl<'a> Caller<'a> {
     ) {
         let open = !self.answer.is_committed();
         exchange.failed(failure, open);
-        if matches!(failure, Failure::CallerGone | Failure::CallerStalled(_)) {
-            return self.answer.cut();
+        match failure {
+            Failure::CallerStalled(_) => return self.answer.abandon(),
+            Failure::CallerGone => return self.answer.cut(),
+            _ => {}
         }
         if !open {
             let ended = self.timer.within(limits.write_idle, self.answer.end_call(failure)).await;
@@ -352,6 +354,16 @@ impl Answer<'_> {
         match self {
             Self::Http1 { reply, .. } => reply.to_head,
             Self::Http2 { to_head, .. } => *to_head,
+        }
+    }
+
+    /// Lets go of a caller that takes nothing, together with what waits for it: megabytes, which the system would hold for as
+    /// long as the caller's own system is there to say that it has no room yet.
+    fn abandon(&mut self) {
+        self.cut();
+        if let Self::Http1 { writer, aborted, .. } = self {
+            writer.get_mut().abort();
+            *aborted = true;
         }
     }
 
