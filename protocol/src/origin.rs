@@ -27,6 +27,8 @@ pub use exchange::Exchange;
 
 /// Idle connections kept to one origin: as many as nginx is commonly given.
 const KEPT: usize = 1024;
+/// So many of those used last keep their buffers too: memory that goes back and forth costs page faults.
+const WARM: usize = 64;
 /// Shorter than the 60 s after which common servers close an idle connection, so that it is rarely they who do.
 const KEPT_FOR: Duration = Duration::from_secs(50);
 /// Windows toward us: a stream's carries 100 Mbit/s over 20 ms, and a slow taker holds no more than it.
@@ -233,17 +235,20 @@ impl Origin {
     /// Takes back what an exchange that was whole in both directions leaves. A connection that has said more than was
     /// asked is not used again.
     pub fn keep(&self, exchange: Exchange) {
-        let Exchange(exchange::Carried::Http1(mut connection)) = exchange else { return };
+        let Exchange(exchange::Carried::Http1(connection)) = exchange else { return };
         if !connection.reader.is_drained() {
             return;
         }
-        connection.reader.rest();
-        connection.writer.rest();
         let mut idle = self.idle.lock();
         while idle.len() >= KEPT || idle.front().is_some_and(|(since, _)| since.elapsed() >= KEPT_FOR) {
             idle.pop_front();
         }
         idle.push_back((Instant::now(), connection));
+        let cooled = idle.len().checked_sub(WARM + 1);
+        if let Some((_, connection)) = cooled.and_then(|index| idle.get_mut(index)) {
+            connection.reader.rest();
+            connection.writer.rest();
+        }
     }
 
     /// The HTTP/2 connection did not take an exchange: new ones go to another.

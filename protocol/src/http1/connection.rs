@@ -16,8 +16,8 @@ use crate::body::Piece;
 use crate::message::{Fields, RequestHead, ResponseHead};
 use crate::socket::{ReadHalf, WriteHalf};
 
-/// A head usually fits; the buffer grows only for a connection that shows that it needs it.
-const FIRST_READ: usize = 8 * 1024;
+/// A head and a small body usually fit; the buffer grows only for a connection that shows that it needs it.
+const FIRST_READ: usize = 16 * 1024;
 /// Who fills the first buffer is read in larger strides: fewer system calls per byte.
 const LARGE_READ: usize = 64 * 1024;
 /// Room for most heads, so that they are not grown into.
@@ -224,10 +224,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
 }
 
 impl Reader<ReadHalf> {
-    /// Waits until there is something to read, or the end; without a buffer where that can be known without one.
+    /// Waits until there is something to read, or the end; needs no buffer where that can be known without one.
     pub async fn ready(&mut self) {
         if matches!(self.io, ReadHalf::Tcp(_)) {
-            self.rest();
             self.io.ready().await;
         } else {
             // An error is met again, and told, by the next read.

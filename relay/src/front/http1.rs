@@ -18,6 +18,8 @@ use crate::failure::Failure;
 
 /// Room for the first read of a connection: most heads fit.
 pub(super) const FIRST_READ: usize = 8 * 1024;
+/// A connection that has been idle for so long gives its buffers back.
+const WARM: Duration = Duration::from_secs(1);
 /// A refused caller is listened to for so long and so much after our last word, so that it reads it before the reset that
 /// closing on unread bytes would be (RFC 9112 §9.6).
 const LINGER: Duration = Duration::from_secs(1);
@@ -112,14 +114,24 @@ impl Connection {
         }
     }
 
-    /// Stands idle, without buffers, until something is there to be read. `false`: nothing came, or the door is closing.
+    /// Stands idle until something is there to be read. `false`: nothing came, or the door is closing.
     async fn idle(&mut self, door: &Door) -> bool {
-        self.writer.rest();
         tokio::select! {
             biased;
-            ready = self.timer.within(self.keep_alive, self.reader.ready()) => ready.is_ok(),
+            ready = self.quiet(self.keep_alive) => ready,
             () = door.stop.cancelled() => false,
         }
+    }
+
+    /// Waits for so long at most, after a moment without buffers. `false`: nothing came.
+    async fn quiet(&mut self, limit: Duration) -> bool {
+        let warm = WARM.min(limit);
+        if self.timer.within(warm, self.reader.ready()).await.is_ok() {
+            return true;
+        }
+        self.reader.rest();
+        self.writer.rest();
+        self.timer.within(limit - warm, self.reader.ready()).await.is_ok()
     }
 
     /// One exchange.

@@ -11,8 +11,9 @@ use culvert_protocol::body::Source;
 use culvert_protocol::http1::{Limits, Refusal};
 use culvert_protocol::http2::Reader;
 use culvert_protocol::message::RequestHead;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::accept::{Door, jittered};
@@ -57,7 +58,8 @@ where
         return door.service.metrics.rejected("h2_handshake");
     };
     let peer = Arc::new(peer);
-    let mut exchanges = JoinSet::new();
+    // In this task, not in their own: what several of them have to say leaves in one write.
+    let mut exchanges = FuturesUnordered::new();
     let mut stopping = false;
     let keep_alive = jittered(limits.keep_alive);
     loop {
@@ -69,12 +71,13 @@ where
                 connection.graceful_shutdown();
                 continue;
             }
-            Some(_) = exchanges.join_next() => continue,
+            Some(()) = exchanges.next() => continue,
             accepted = idle_limit(keep_alive, idle, connection.accept()) => accepted,
         };
         match accepted {
             Some(Some(Ok((request, respond)))) => {
-                exchanges.spawn(exchange(request, respond, Arc::clone(&peer), Arc::clone(&door.service)));
+                let (peer, service) = (Arc::clone(&peer), Arc::clone(&door.service));
+                exchanges.push(exchange(request, respond, peer, service));
             }
             Some(Some(Err(cause))) => {
                 tracing::debug!(service = %door.service.name, "an HTTP/2 caller: {cause}");
@@ -90,7 +93,7 @@ where
             }
         }
     }
-    // Dropping the set aborts what the caller can no longer hear.
+    // What the caller can no longer hear is dropped with the set.
 }
 
 /// Waits for `step`, while nothing is under way no longer than `limit`.
