@@ -72,11 +72,10 @@ pub fn request_to(head: &RequestHead, scheme: &'static str) -> Result<(http::Req
     let method = if head.upgrade.is_empty() { &head.method[..] } else { b"CONNECT" };
     *request.method_mut() = http::Method::from_bytes(method).map_err(|_| Malformed::Method)?;
     *request.version_mut() = http::Version::HTTP_2;
-    let target = if head.target == b"*" { b"/" } else { &head.target[..] };
     *request.uri_mut() = http::Uri::builder()
         .scheme(scheme)
         .authority(head.host().unwrap_or_default())
-        .path_and_query(target)
+        .path_and_query(&head.target[..])
         .build()
         .map_err(|_| Malformed::Target)?;
     let lines = head.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"host"));

@@ -195,6 +195,38 @@ async fn exchange<F: Future<Output = ()>>(
     tokio::join!(server, client).1
 }
 
+/// RFC 9113 §8.3.1: `*` stays `*`, and as an HTTP/2 origin reads it.
+#[tokio::test]
+async fn a_question_about_the_whole_server_stays_one() {
+    let head = RequestHead {
+        method: b"OPTIONS".to_vec(),
+        target: b"*".to_vec(),
+        fields: [(&b"host"[..], &b"a"[..])].into_iter().collect(),
+        ..RequestHead::default()
+    };
+    let (request, ended) = request_to(&head, "http").unwrap();
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let server = async {
+        let mut connection = h2::server::handshake(far).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        respond.send_response(http::Response::new(()), true).unwrap();
+        tokio::join!(async { while connection.accept().await.is_some() {} });
+        request.into_parts().0
+    };
+    let client = async {
+        let (mut send, connection) = h2::client::handshake(near).await.unwrap();
+        let (response, _) = send.send_request(request, ended).unwrap();
+        drop(send);
+        let (response, ended) = tokio::join!(response, connection);
+        (response.unwrap(), ended.unwrap())
+    };
+    let (parts, _) = tokio::join!(server, client);
+    let mut heard = RequestHead::default();
+    super::request(&parts, true, &mut heard).unwrap();
+    assert_eq!((heard.method, heard.target), (b"OPTIONS".to_vec(), b"*".to_vec()));
+    assert_eq!(heard.fields.first("host"), Some(&b"a"[..]));
+}
+
 #[tokio::test]
 async fn trailers_pass_both_ways_except_those_that_steer() {
     let mut trailers = http::HeaderMap::new();
