@@ -217,10 +217,13 @@ async fn a_question_about_the_whole_server_stays_one() {
         let (mut send, connection) = h2::client::handshake(near).await.unwrap();
         let (response, _) = send.send_request(request, ended).unwrap();
         drop(send);
-        let (response, ended) = tokio::join!(response, connection);
-        (response.unwrap(), ended.unwrap())
+        let answered = async { response.await.unwrap().status() };
+        let (status, ended) = tokio::join!(answered, connection);
+        ended.unwrap();
+        status
     };
-    let (parts, _) = tokio::join!(server, client);
+    let (parts, status) = tokio::join!(server, client);
+    assert_eq!(status, 200);
     let mut heard = RequestHead::default();
     super::request(&parts, true, &mut heard).unwrap();
     assert_eq!((heard.method, heard.target), (b"OPTIONS".to_vec(), b"*".to_vec()));
