@@ -1,11 +1,14 @@
 //! Proof: what shows that culvert does what it says, to tests, to a newcomer and in figures. The only place that knows
 //! both halves. Nothing here is shipped, and nothing shipped depends on it.
 //!
-//! In reading order: the two ends of a test, a whole world in one process, programs under test, figures.
+//! In reading order: the two ends of a test, what may be between them, a whole world in one process, programs under test,
+//! figures.
 
 pub mod caller;
 pub mod message;
 pub mod origin;
+
+pub mod flaky;
 pub mod path;
 
 pub mod demo;
