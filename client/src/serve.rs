@@ -87,7 +87,7 @@ async fn request(stream: Stream, apps: &Apps, screen: &Screen, leaving: bool) {
     let (read, write) = stream.split();
     let (mut frames, mut answers) = (TunnelReader::new(read), frame::Writer::new(write));
     let mut head = RequestHead::default();
-    let Some(claim) = opening(&mut frames, &mut head).await else { return };
+    let Some((claim, confirm)) = opening(&mut frames, &mut head).await else { return };
     if leaving {
         return refuse(&mut answers, Refusal::Draining, "leaving", None).await;
     }
@@ -96,7 +96,7 @@ async fn request(stream: Stream, apps: &Apps, screen: &Screen, leaving: bool) {
         return refuse(&mut answers, Refusal::NoSuchClaim, "no such claim", Some(&mut record)).await;
     };
     record.goes_to(origin.address());
-    match app::serve(&head, &mut frames, &mut answers, origin, &mut record).await {
+    match app::serve(&head, confirm, &mut frames, &mut answers, origin, &mut record).await {
         Served::Answered => {}
         Served::Unreachable(cause) => {
             refuse(&mut answers, Refusal::AppUnreachable, &cause, Some(&mut record)).await
@@ -105,8 +105,8 @@ async fn request(stream: Stream, apps: &Apps, screen: &Screen, leaving: bool) {
     }
 }
 
-/// What the stream was opened for.
-async fn opening(frames: &mut TunnelReader, head: &mut RequestHead) -> Option<u64> {
+/// What the stream was opened for: the claim, and whether the app may have it only once the relay confirms it.
+async fn opening(frames: &mut TunnelReader, head: &mut RequestHead) -> Option<(u64, bool)> {
     let read = async {
         loop {
             let Some(frame) = frames.frames.frame().ok()? else {
@@ -116,8 +116,8 @@ async fn opening(frames: &mut TunnelReader, head: &mut RequestHead) -> Option<u6
                 continue;
             };
             let Frame::Head(payload) = frame else { return None };
-            let Opening::Http { claim, .. } = decode_opening(payload, head).ok()?;
-            return Some(claim);
+            let Opening::Http { claim, confirm, .. } = decode_opening(payload, head).ok()?;
+            return Some((claim, confirm));
         }
     };
     timeout(HEAD, read).await.ok().flatten()

@@ -115,7 +115,7 @@ impl Answers<'_> {
                         head::decode_response(payload, response)?;
                         NoAnswer::told(response).map_or(Said::Answered, Said::Failed)
                     }
-                    Frame::Data(_) | Frame::End(_) => return Err(Cut::Misplaced),
+                    Frame::Confirmed | Frame::Data(_) | Frame::End(_) => return Err(Cut::Misplaced),
                 });
             },
         }

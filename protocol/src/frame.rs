@@ -1,7 +1,7 @@
 //! What is said on every stream after it was opened: one exchange, in frames.
 //!
 //! ```text
-//! relay -> client   HEAD DATA* END
+//! relay -> client   HEAD CONFIRMED? DATA* END
 //! client -> relay   REFUSED
 //!                 | ACCEPTED? INFORM* ( HEAD DATA* END | UPGRADED DATA* END )
 //! ```
@@ -15,11 +15,17 @@
 //! | END | 5 | trailers, or nothing; the sender's half is over | 16 KiB |
 //! | ACCEPTED | 6 | nothing; the app is connected and the head is being handed to it | 0 |
 //! | REFUSED | 7 | a code and a text: nothing was executed and nothing ever will be | 1 KiB |
+//! | CONFIRMED | 8 | nothing; the request goes nowhere else any more, and may be handed over | 0 |
 //!
 //! A frame is its kind, the payload's length as a QUIC variable-length integer (RFC 9000 §16), and the payload.
 //! A stream that stops without END or REFUSED was cut. ACCEPTED is implied by INFORM, HEAD and UPGRADED. A request
 //! that asks for an upgrade has no body and holds its END back until the answer says what its half carries: after
 //! HEAD nothing more, after UPGRADED the new protocol.
+//!
+//! A request that must not be executed twice, and that has somewhere else to go, is opened with the flag `confirm`. ACCEPTED
+//! then says that the app is connected; the head is handed over only after CONFIRMED, which answers it. Until the relay
+//! has begun to say CONFIRMED it may send the request elsewhere, and then never says it: an ACCEPTED that was lost on the way
+//! costs a round trip and never a second execution, with no clock that both ends would have to agree on.
 //!
 //! A kind that is not in the table, a frame out of its order or over its cap is the end of its stream, and of
 //! nothing else. No timers here: how long to wait for a peer is the exchange's own.
@@ -53,6 +59,7 @@ pub enum Kind {
     End = 5,
     Accepted = 6,
     Refused = 7,
+    Confirmed = 8,
 }
 
 /// What stands before a payload.
@@ -70,8 +77,6 @@ pub struct Prefix {
 pub enum Refusal {
     /// The app could not be connected to.
     AppUnreachable,
-    /// The client holds no lease to dispatch under.
-    NoLease,
     /// The client is leaving.
     Draining,
     /// The client has no such claim, or has it no longer.
@@ -119,7 +124,7 @@ impl Kind {
             Self::Head | Self::Inform | Self::Upgraded => HEAD_CAP as u64,
             Self::Data => DATA_CAP,
             Self::End => TRAILERS_CAP as u64,
-            Self::Accepted => 0,
+            Self::Accepted | Self::Confirmed => 0,
             Self::Refused => REFUSED_CAP as u64,
         }
     }
@@ -137,6 +142,7 @@ impl TryFrom<u8> for Kind {
             5 => Self::End,
             6 => Self::Accepted,
             7 => Self::Refused,
+            8 => Self::Confirmed,
             _ => return Err(WireError::UnknownKind(byte)),
         })
     }
@@ -180,7 +186,6 @@ impl Refusal {
         match self {
             Self::Other => 0,
             Self::AppUnreachable => 1,
-            Self::NoLease => 2,
             Self::Draining => 3,
             Self::NoSuchClaim => 4,
             Self::Busy => 5,
@@ -191,7 +196,6 @@ impl Refusal {
     fn from_code(code: u8) -> Self {
         match code {
             1 => Self::AppUnreachable,
-            2 => Self::NoLease,
             3 => Self::Draining,
             4 => Self::NoSuchClaim,
             5 => Self::Busy,
@@ -203,7 +207,6 @@ impl Refusal {
     pub fn label(self) -> &'static str {
         match self {
             Self::AppUnreachable => "app_unreachable",
-            Self::NoLease => "no_lease",
             Self::Draining => "draining",
             Self::NoSuchClaim => "no_such_claim",
             Self::Busy => "busy",

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Fixed numbers are big-endian; `v+n` is a length as in [`crate::frame`] and so many bytes. Flags: 1 expects a 100,
-//! 2 takes trailers. What concerned the connection that a head came on (`keep_alive`, `nominated`) does not travel.
+//! 2 takes trailers, 4 is confirmed before it is handed over ([`crate::frame`]). What concerned the connection that a head came on (`keep_alive`, `nominated`) does not travel.
 //! Nothing here can be skipped: a tag, version, flag or body that is not known is refused, and so are bytes after the
 //! end.
 
@@ -33,6 +33,8 @@ pub enum Opening<'a> {
         claim: u64,
         /// The caller's address, for logs: visible ASCII.
         peer: Option<&'a str>,
+        /// The request is handed over only once the relay has confirmed that it goes nowhere else.
+        confirm: bool,
     },
 }
 
@@ -44,23 +46,24 @@ pub fn decode_opening<'a>(payload: &'a [u8], request: &mut RequestHead) -> Resul
             let claim = u64::from_be_bytes(input.array()?);
             let length = input.byte()?;
             let peer = input.take(length.into())?;
-            decode_request(&mut input, request)?;
+            let confirm = decode_request(&mut input, request)?;
             input.end()?;
             request.check()?;
-            Ok(Opening::Http { claim, peer: if peer.is_empty() { None } else { Some(address(peer)?) } })
+            let peer = if peer.is_empty() { None } else { Some(address(peer)?) };
+            Ok(Opening::Http { claim, peer, confirm })
         }
         // TAG_TCP has no meaning in this version.
         value => Err(WireError::Unknown { what: "the kind of opening", value }),
     }
 }
 
-/// Writes an HTTP opening. The head must have come checked, as every head does.
-pub fn encode_request(
-    claim: u64,
-    peer: Option<&str>,
+/// Writes an opening. The head must have come checked, as every head does.
+pub fn encode_opening(
+    opening: Opening<'_>,
     request: &RequestHead,
     into: &mut Vec<u8>,
 ) -> Result<(), WireError> {
+    let Opening::Http { claim, peer, confirm } = opening;
     into.push(TAG_HTTP);
     into.extend_from_slice(&claim.to_be_bytes());
     let peer = peer.unwrap_or_default();
@@ -72,7 +75,8 @@ pub fn encode_request(
     into.push(version_code(request.version));
     into.push(
         if request.expects_continue { EXPECTS_CONTINUE } else { 0 }
-            | if request.takes_trailers { TAKES_TRAILERS } else { 0 },
+            | if request.takes_trailers { TAKES_TRAILERS } else { 0 }
+            | if confirm { CONFIRM } else { 0 },
     );
     encode_body(request.body, into);
     encode_bytes(&request.method, into);
@@ -144,11 +148,12 @@ fn is_upgraded(status: u16) -> bool {
     status == 101
 }
 
-fn decode_request(input: &mut Input<'_>, request: &mut RequestHead) -> Result<(), WireError> {
+/// Returns whether it is to be confirmed, which is the stream's and not the request's.
+fn decode_request(input: &mut Input<'_>, request: &mut RequestHead) -> Result<bool, WireError> {
     request.clear();
     request.version = version(input.byte()?)?;
     let flags = input.byte()?;
-    if flags & !(EXPECTS_CONTINUE | TAKES_TRAILERS) != 0 {
+    if flags & !(EXPECTS_CONTINUE | TAKES_TRAILERS | CONFIRM) != 0 {
         return Err(WireError::Unknown { what: "a request with the flags", value: flags });
     }
     request.expects_continue = flags & EXPECTS_CONTINUE != 0;
@@ -157,7 +162,8 @@ fn decode_request(input: &mut Input<'_>, request: &mut RequestHead) -> Result<()
     request.method.extend_from_slice(input.bytes()?);
     request.target.extend_from_slice(input.bytes()?);
     request.upgrade.extend_from_slice(input.bytes()?);
-    decode_fields(input, &mut request.fields)
+    decode_fields(input, &mut request.fields)?;
+    Ok(flags & CONFIRM != 0)
 }
 
 fn decode_status(
@@ -312,6 +318,7 @@ impl<'a> Input<'a> {
 const TAG_HTTP: u8 = 1;
 const EXPECTS_CONTINUE: u8 = 1;
 const TAKES_TRAILERS: u8 = 2;
+const CONFIRM: u8 = 4;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use culvert_certs::tls::OriginFailure;
 use culvert_protocol::answers::{Answers, NoAnswer, Said};
 use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, TunnelReader, copy, copy_seen};
-use culvert_protocol::frame;
+use culvert_protocol::frame::{self, Frame};
 use culvert_protocol::message::{Body, Fields, RequestHead, ResponseHead};
 use culvert_protocol::origin::{Connection, Origin};
 use culvert_protocol::tunnel::SendHalf;
@@ -20,6 +20,9 @@ use super::record::Record;
 const CONNECT: Duration = Duration::from_secs(5);
 /// An answer within this says by itself that the request was accepted, and saves a packet.
 const ACCEPT: Duration = Duration::from_millis(10);
+/// The relay answers an ACCEPTED at once. One that has not for so long has sent the request elsewhere, or is gone: the app does
+/// not get it.
+const CONFIRM: Duration = Duration::from_secs(10);
 /// A developer may sit at a breakpoint, and an event stream may be silent. Whether the relay is there is watched elsewhere.
 const SILENCE: Duration = Duration::from_secs(60 * 60);
 /// 1xx responses before a final one: a 100, some 102 and 103. The relay takes no more either.
@@ -37,8 +40,10 @@ pub(super) enum Served {
     Failed(Failure),
 }
 
+/// `confirm`: the request may be sent elsewhere for as long as the relay has not said that it will not be.
 pub(super) async fn serve(
     head: &RequestHead,
+    confirm: bool,
     frames: &mut TunnelReader,
     answers: &mut frame::Writer<SendHalf>,
     origin: &Origin,
@@ -58,6 +63,12 @@ pub(super) async fn serve(
             Err(cause) if relay.accepted => return Served::Failed(no_answer(&cause)),
             Err(cause) => return Served::Unreachable(cause),
         };
+        if confirm
+            && !relay.accepted
+            && let Err(failure) = relay.confirmed(frames).await
+        {
+            return Served::Failed(failure);
+        }
         let reused = connection.is_reused();
         match exchange(head, frames, &mut upload, &mut relay, connection, origin, record).await {
             Ok(()) => return Served::Answered,
@@ -234,6 +245,33 @@ impl Relay<'_> {
         }
     }
 
+    /// Says that the app is there, and waits until the request is ours alone. If that fails the app must never have it.
+    async fn confirmed(&mut self, frames: &mut TunnelReader) -> Result<(), Failure> {
+        self.accept().await?;
+        let confirming = async {
+            loop {
+                match frames.frames.frame()? {
+                    Some(Frame::Confirmed) => return Ok(()),
+                    Some(_) => return Err(Cut::Misplaced),
+                    None => {}
+                }
+                if frames.frames.fill().await? == 0 {
+                    return Err(Cut::Ended);
+                }
+            }
+        };
+        match timeout(CONFIRM, confirming).await {
+            Ok(confirmed) => confirmed.map_err(|cut| cancelled(&cut)),
+            Err(_) => Err(cancelled(&Cut::Stalled(CONFIRM))),
+        }
+    }
+
+    async fn accept(&mut self) -> Result<(), Failure> {
+        self.accepted = true;
+        self.answers.accepted().map_err(|cause| cancelled(&cause.into()))?;
+        say(self.answers.flush()).await
+    }
+
     /// Waits for the app's next head. Once the whole request was handed over and it still thinks, the relay is told that it
     /// has it.
     async fn hear(
@@ -261,11 +299,7 @@ impl Relay<'_> {
                 // The relay has been told nothing by that: the next try may have to.
                 Ok(Err(cut)) => return Err(not_a_head(cut)),
                 Err(_) if self.accepted => return Err(no_answer(&Cut::Stalled(SILENCE))),
-                Err(_) => {
-                    self.accepted = true;
-                    self.answers.accepted().map_err(|cause| cancelled(&cause.into()))?;
-                    say(self.answers.flush()).await?;
-                }
+                Err(_) => self.accept().await?,
             }
         }
     }

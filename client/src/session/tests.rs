@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use culvert_certs::tls::{join_server, tunnel_server};
 use culvert_certs::{Authority, DeveloperKey};
 use culvert_protocol::frame;
+use culvert_protocol::head::Opening;
 use culvert_protocol::hello::{
     DeniedCode, FromClient, FromJoiner, FromRelay, Holder, Joined, Messages, RefusedCode, RejectCode,
     RelayInformation, ToJoiner, UnixMillis, Welcome, listings, write_message,
@@ -371,7 +372,7 @@ async fn a_request_under_way_is_answered_after_a_newer_session_took_over() {
             fields: [(&b"host"[..], &b"orders"[..])].into_iter().collect(),
             ..RequestHead::default()
         };
-        request.request(1, None, &head).unwrap();
+        request.request(Opening::Http { claim: 1, peer: None, confirm: false }, &head).unwrap();
         request.end(None).unwrap();
         request.flush().await.unwrap();
         let (mut app, _) = timeout(PATIENCE, app.accept()).await.unwrap().unwrap();

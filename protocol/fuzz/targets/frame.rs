@@ -25,6 +25,7 @@ enum Seen {
     Head(Vec<u8>),
     Accepted,
     Refused(Refusal, String),
+    Confirmed,
     Inform(Vec<u8>),
     Upgraded(Vec<u8>),
     Data(Vec<u8>),
@@ -68,6 +69,7 @@ fn note(frame: Frame<'_>, seen: &mut Vec<Seen>) {
             Seen::End(payload.to_vec())
         }
         Frame::Accepted => Seen::Accepted,
+        Frame::Confirmed => Seen::Confirmed,
         Frame::Refused(why, text) => Seen::Refused(why, text.to_owned()),
         Frame::Data(part) => {
             assert!(!part.is_empty());

@@ -10,6 +10,8 @@ pub(super) enum Order {
     Fresh,
     /// ACCEPTED or INFORM was said; a REFUSED after it would be a lie.
     Begun,
+    /// HEAD or UPGRADED was said, and nothing after it: the only place of a CONFIRMED.
+    Headed,
     Body,
     Over,
 }
@@ -18,10 +20,9 @@ impl Order {
     pub(super) fn after(self, kind: Kind) -> Result<Self, WireError> {
         match (self, kind) {
             (Self::Fresh, Kind::Accepted) | (Self::Fresh | Self::Begun, Kind::Inform) => Ok(Self::Begun),
-            (Self::Fresh, Kind::Refused) | (Self::Body, Kind::End) => Ok(Self::Over),
-            (Self::Fresh | Self::Begun, Kind::Head | Kind::Upgraded) | (Self::Body, Kind::Data) => {
-                Ok(Self::Body)
-            }
+            (Self::Fresh, Kind::Refused) | (Self::Headed | Self::Body, Kind::End) => Ok(Self::Over),
+            (Self::Fresh | Self::Begun, Kind::Head | Kind::Upgraded) => Ok(Self::Headed),
+            (Self::Headed, Kind::Confirmed) | (Self::Headed | Self::Body, Kind::Data) => Ok(Self::Body),
             _ => Err(WireError::Order(kind)),
         }
     }

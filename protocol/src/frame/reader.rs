@@ -28,6 +28,8 @@ pub enum Frame<'a> {
     Accepted,
     /// The text is the peer's, for a log that escapes it.
     Refused(Refusal, &'a str),
+    /// The relay's alone.
+    Confirmed,
     Inform(&'a [u8]),
     Upgraded(&'a [u8]),
     Data(&'a [u8]),
@@ -134,6 +136,7 @@ fn whole(kind: Kind, payload: &[u8]) -> Result<Frame<'_>, WireError> {
         Kind::Data => Frame::Data(payload),
         Kind::End => Frame::End(payload),
         Kind::Accepted => Frame::Accepted,
+        Kind::Confirmed => Frame::Confirmed,
         Kind::Refused => {
             let (code, text) = payload.split_first().ok_or(WireError::Truncated)?;
             Frame::Refused(Refusal::from_code(*code), std::str::from_utf8(text).map_err(|_| WireError::Text)?)

@@ -17,6 +17,10 @@ fn request() -> RequestHead {
     }
 }
 
+fn opening(claim: u64) -> head::Opening<'static> {
+    head::Opening::Http { claim, peer: Some("192.0.2.1:5000"), confirm: false }
+}
+
 fn response(status: u16) -> ResponseHead {
     ResponseHead { status, reason: b"Fine".to_vec(), ..ResponseHead::default() }
 }
@@ -136,7 +140,7 @@ impl AsyncWrite for Counted {
 #[tokio::test]
 async fn a_small_exchange_costs_one_write_and_one_read() {
     let mut writer = Writer::new(Counted::new(usize::MAX));
-    writer.request(7, Some("192.0.2.1:5000"), &request()).expect("a head");
+    writer.request(opening(7), &request()).expect("a head");
     writer.data(b"hello").await.expect("data");
     writer.end(None).expect("an end");
     writer.finish().await.expect("a finish");
@@ -148,10 +152,7 @@ async fn a_small_exchange_costs_one_write_and_one_read() {
     assert_eq!(reader.fill().await.expect("a read"), sent.written.len());
     let mut head = RequestHead::default();
     let Ok(Some(Frame::Head(payload))) = reader.frame() else { panic!("no head") };
-    assert_eq!(
-        head::decode_opening(payload, &mut head),
-        Ok(head::Opening::Http { claim: 7, peer: Some("192.0.2.1:5000") })
-    );
+    assert_eq!(head::decode_opening(payload, &mut head), Ok(opening(7)));
     assert_eq!(head, request());
     assert_eq!(reader.frame(), Ok(Some(Frame::Data(b"hello"))));
     assert_eq!(reader.frame(), Ok(Some(Frame::End(b""))));
@@ -245,14 +246,14 @@ async fn the_text_of_a_refusal_is_cut_and_not_refused() {
 
 #[test]
 fn what_is_not_a_frame_is_refused_at_its_first_byte() {
-    for byte in (0..=0u8).chain(8..=255) {
+    for byte in (0..=0u8).chain(9..=255) {
         assert_eq!(decode(&[byte]), Err(WireError::UnknownKind(byte)));
     }
 }
 
 #[test]
 fn a_length_over_its_cap_is_refused_before_anything_is_kept_for_it() {
-    for kind in 1..=7 {
+    for kind in 1..=8 {
         let kind = Kind::try_from(kind).expect("a kind");
         let mut prefix = vec![kind as u8];
         varint::encode(kind.cap(), &mut prefix);
@@ -292,7 +293,7 @@ async fn a_largest_head_passes_in_bounded_memory() {
         head.fields.push(b"x", &value);
     }
     let mut writer = Writer::new(Vec::new());
-    writer.request(1, None, &head).expect("a head under the cap");
+    writer.request(opening(1), &head).expect("a head under the cap");
     writer.flush().await.expect("a flush");
     let bytes = writer.into_inner();
     let mut reader = Reader::new(&bytes[..]);
@@ -315,7 +316,7 @@ async fn a_largest_head_passes_in_bounded_memory() {
 
     head.fields.push(b"x", &value);
     let mut writer = Writer::new(Vec::new());
-    assert!(matches!(writer.request(1, None, &head), Err(WireError::TooLong { kind: Kind::Head, .. })));
+    assert!(matches!(writer.request(opening(1), &head), Err(WireError::TooLong { kind: Kind::Head, .. })));
     assert!(writer.is_flushed(), "half a head was left behind");
 }
 
@@ -328,6 +329,7 @@ async fn frames_out_of_their_order_end_the_stream() {
     let refused = [Kind::Refused as u8, 1, 0];
     let inform = [Kind::Inform as u8, 0];
     let upgraded = [Kind::Upgraded as u8, 0];
+    let confirmed = [Kind::Confirmed as u8, 0];
     let wrong: &[(&[&[u8]], Kind)] = &[
         (&[&data], Kind::Data),
         (&[&end], Kind::End),
@@ -346,6 +348,12 @@ async fn frames_out_of_their_order_end_the_stream() {
         (&[&refused, &head], Kind::Head),
         (&[&upgraded, &head], Kind::Head),
         (&[&upgraded, &end, &data], Kind::Data),
+        (&[&confirmed], Kind::Confirmed),
+        (&[&accepted, &confirmed], Kind::Confirmed),
+        (&[&head, &confirmed, &confirmed], Kind::Confirmed),
+        (&[&head, &data, &confirmed], Kind::Confirmed),
+        (&[&head, &end, &confirmed], Kind::Confirmed),
+        (&[&refused, &confirmed], Kind::Confirmed),
     ];
     for (frames, kind) in wrong {
         assert_eq!(read(vec![frames.concat()]).await.1, Err(WireError::Order(*kind)), "{frames:?}");
@@ -353,6 +361,8 @@ async fn frames_out_of_their_order_end_the_stream() {
     let right: &[&[&[u8]]] = &[
         &[&head, &end],
         &[&head, &data, &data, &end],
+        &[&head, &confirmed, &end],
+        &[&head, &confirmed, &data, &end],
         &[&accepted, &inform, &inform, &head, &end],
         &[&accepted, &upgraded, &data, &end],
         &[&refused],
@@ -528,7 +538,7 @@ proptest! {
     }
 
     #[test]
-    fn a_prefix_is_read_as_it_was_written(kind in 1u8..=7, length in 0..=DATA_CAP) {
+    fn a_prefix_is_read_as_it_was_written(kind in 1u8..=8, length in 0..=DATA_CAP) {
         let kind = Kind::try_from(kind).expect("a kind");
         let mut bytes = Vec::new();
         if encode(kind, length, &mut bytes).is_ok() {
@@ -554,7 +564,7 @@ proptest! {
     ) {
         let got = runtime().block_on(async {
             let mut writer = Writer::new(Counted::new(most));
-            writer.request(0, None, &request()).expect("a head");
+            writer.request(opening(0), &request()).expect("a head");
             for part in &body {
                 writer.data(part).await.expect("data");
             }

@@ -6,7 +6,7 @@ use std::io::{self, IoSlice};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::{DATA_CAP, HEAD_CAP, Kind, REFUSED_CAP, Refusal, WireError, encode, varint};
-use crate::head;
+use crate::head::{self, Opening};
 use crate::message::{Fields, RequestHead, ResponseHead};
 
 /// One half of a stream, written. Holds nothing until the first frame.
@@ -31,14 +31,14 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         Self { io, buffer, sent: 0, midway: false }
     }
 
-    /// HEAD of a request: the claim it falls to, and the caller's address for logs.
-    pub fn request(
-        &mut self,
-        claim: u64,
-        peer: Option<&str>,
-        request: &RequestHead,
-    ) -> Result<(), WireError> {
-        self.append(Kind::Head, |into| head::encode_request(claim, peer, request, into))
+    /// HEAD of a request: what the stream is opened for.
+    pub fn request(&mut self, opening: Opening<'_>, request: &RequestHead) -> Result<(), WireError> {
+        self.append(Kind::Head, |into| head::encode_opening(opening, request, into))
+    }
+
+    /// The request goes nowhere else any more.
+    pub fn confirmed(&mut self) -> Result<(), WireError> {
+        self.append(Kind::Confirmed, |_| Ok(()))
     }
 
     /// HEAD of a final response.

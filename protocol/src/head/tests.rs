@@ -13,9 +13,13 @@ fn request() -> RequestHead {
     }
 }
 
+fn opening(claim: u64, peer: Option<&str>) -> Opening<'_> {
+    Opening::Http { claim, peer, confirm: false }
+}
+
 fn encoded(request: &RequestHead) -> Vec<u8> {
     let mut payload = Vec::new();
-    encode_request(1, None, request, &mut payload).expect("a head that can be encoded");
+    encode_opening(opening(1, None), request, &mut payload).expect("a head that can be encoded");
     payload
 }
 
@@ -85,8 +89,8 @@ fn an_opening_of_another_kind_is_refused_cleanly() {
 #[test]
 fn a_flag_that_is_not_known_is_refused() {
     let mut payload = encoded(&request());
-    payload[11] = 4;
-    assert_eq!(decoded(&payload), Err(WireError::Unknown { what: "a request with the flags", value: 4 }));
+    payload[11] = 8;
+    assert_eq!(decoded(&payload), Err(WireError::Unknown { what: "a request with the flags", value: 8 }));
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn fields_are_counted_at_the_cap_and_over_it() {
     head.fields.push(b"x", b"");
     let count = head.fields.len() as u64;
     let mut payload = Vec::new();
-    assert_eq!(encode_request(1, None, &head, &mut payload), Err(WireError::Fields(count)));
+    assert_eq!(encode_opening(opening(1, None), &head, &mut payload), Err(WireError::Fields(count)));
     // A peer that does not count for itself.
     let mut trailers = Vec::new();
     varint::encode(varint::MAX, &mut trailers);
@@ -122,17 +126,14 @@ fn the_callers_address_is_bounded_and_cannot_drive_a_terminal() {
     let mut payload = Vec::new();
     for good in ["[2001:db8::1%eth0]:65535", &"a".repeat(PEER_CAP)] {
         payload.clear();
-        encode_request(u64::MAX, Some(good), &request(), &mut payload).expect("an address");
-        assert_eq!(
-            decode_opening(&payload, &mut RequestHead::default()),
-            Ok(Opening::Http { claim: u64::MAX, peer: Some(good) })
-        );
+        encode_opening(opening(u64::MAX, Some(good)), &request(), &mut payload).expect("an address");
+        assert_eq!(decode_opening(&payload, &mut RequestHead::default()), Ok(opening(u64::MAX, Some(good))));
     }
     for bad in ["a b", "a\u{1b}[2J", "é", &"a".repeat(PEER_CAP + 1)] {
-        assert_eq!(encode_request(1, Some(bad), &request(), &mut Vec::new()), Err(WireError::Peer));
+        assert_eq!(encode_opening(opening(1, Some(bad)), &request(), &mut Vec::new()), Err(WireError::Peer));
     }
     payload.clear();
-    encode_request(1, Some("a"), &request(), &mut payload).expect("an address");
+    encode_opening(opening(1, Some("a")), &request(), &mut payload).expect("an address");
     payload[10] = 0x1b;
     assert_eq!(decoded(&payload), Err(WireError::Peer));
 }
@@ -230,7 +231,7 @@ proptest! {
         method in token(),
         target in "/[!-\"$-~]{0,40}",
         upgrade in "([a-z]{1,9}(/[0-9])?)?",
-        flags in any::<[bool; 2]>(),
+        flags in any::<[bool; 3]>(),
         claim in any::<u64>(),
         peer in prop::option::of("[!-~]{1,64}"),
     ) {
@@ -241,12 +242,10 @@ proptest! {
         };
         prop_assert_eq!(request.check(), Ok(()));
         let mut payload = Vec::new();
-        encode_request(claim, peer.as_deref(), &request, &mut payload).expect("a head");
+        let opening = Opening::Http { claim, peer: peer.as_deref(), confirm: flags[2] };
+        encode_opening(opening, &request, &mut payload).expect("a head");
         let mut read = RequestHead::default();
-        prop_assert_eq!(
-            decode_opening(&payload, &mut read),
-            Ok(Opening::Http { claim, peer: peer.as_deref() })
-        );
+        prop_assert_eq!(decode_opening(&payload, &mut read), Ok(opening));
         prop_assert_eq!(read, request);
     }
 

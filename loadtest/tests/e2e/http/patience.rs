@@ -175,7 +175,6 @@ async fn what_a_developer_refuses_is_answered_by_the_upstream() {
             Refusal::Busy,
             Refusal::AppUnreachable,
             Refusal::NoSuchClaim,
-            Refusal::NoLease,
         ] {
             for (method, fields, body) in [("GET", &[][..], ""), ("POST", &["Content-Length: 2"], "hi")] {
                 let asked = request(&format!("{method} / HTTP/1.1"), fields) + body;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use culvert_protocol::answers::{Answers, Said};
 use culvert_protocol::body::{Cut, Sink, TunnelReader};
 use culvert_protocol::frame::{self, Refusal};
+use culvert_protocol::head::Opening;
 use culvert_protocol::message::{RequestHead, ResponseHead};
 use culvert_protocol::tunnel::SendHalf;
 
@@ -78,7 +79,10 @@ async fn offer(
     let limit = if repeatable { FIRST_WORD } else { ACCEPT };
     let Caller { upload, answer, timer, peer, .. } = caller;
     let offered = async {
-        frames.request(claim.number, Some(&peer.shown), request)?;
+        frames.request(
+            Opening::Http { claim: claim.number, peer: Some(&peer.shown), confirm: false },
+            request,
+        )?;
         upload.send_kept(&mut Sink::Tunnel(frames)).await?;
         let mut answers = Answers::Tunnel(answers);
         tokio::select! {
