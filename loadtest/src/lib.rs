@@ -10,6 +10,7 @@ pub mod origin;
 
 pub mod flaky;
 pub mod path;
+pub mod proxies;
 
 pub mod demo;
 pub mod world;
