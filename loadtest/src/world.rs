@@ -191,6 +191,7 @@ pub fn intercept(matches: &str) -> anyhow::Result<Intercept> {
         mode: Mode::Steal,
         on_unreachable: OnUnreachable::Upstream,
         action: Action::Tunnel,
+        ttl: None,
     })
 }
 

@@ -29,7 +29,8 @@ pub use client::{FromClient, Hello, InstanceId, NotAnInstance};
 pub use join::{FromJoiner, Join, JoinSecret, Joined, RefusedCode, RelayInformation, ToJoiner};
 pub use messages::{HelloError, Message, Messages, decode, encode, write_message};
 pub use relay::{
-    DeniedCode, FromRelay, Holder, ListedIntercept, ListedService, RejectCode, UnixMillis, Welcome, listings,
+    DeniedCode, FromRelay, Holder, ListedIntercept, ListedService, RejectCode, Stamp, UnixMillis, Welcome,
+    listings,
 };
 
 /// The versions of this protocol that this build speaks, the one it likes best last.

@@ -32,6 +32,9 @@ pub struct Intercept {
     pub on_unreachable: OnUnreachable,
     #[serde(default)]
     pub action: Action,
+    /// How long it is asked for, counted from when it was first accepted. None: as long as its owner is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<Ttl>,
 }
 
 /// What happens to a request that matches.
@@ -68,6 +71,16 @@ pub enum OnUnreachable {
 /// How long a caller may be held: 1 ms to 5 min, in whole milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Patience(u32);
+
+/// How long a claim may live: 1 s to 30 days, in whole seconds. Written `90s`, `30m`, `8h` or `2d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Ttl(u32);
+
+/// A text is not a time to live.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a time to live: use 1s to 30d, as in 90s, 30m, 8h, 2d")]
+pub struct NotATtl(String);
 
 /// Why a text is not a fail policy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -118,6 +131,65 @@ impl fmt::Display for Patience {
         match self.0 {
             whole if whole.is_multiple_of(1_000) => write!(f, "{}s", whole / 1_000),
             odd => write!(f, "{odd}ms"),
+        }
+    }
+}
+
+impl Ttl {
+    const UNITS: [(&'static str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
+    const LONGEST: u64 = 30 * 86_400;
+
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0.into())
+    }
+}
+
+impl FromStr for Ttl {
+    type Err = NotATtl;
+
+    fn from_str(text: &str) -> Result<Self, NotATtl> {
+        let split = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let seconds = Self::UNITS.iter().find(|(name, _)| *name == unit).map(|(_, seconds)| *seconds);
+        seconds
+            .zip(number.parse::<u64>().ok())
+            .and_then(|(seconds, number)| number.checked_mul(seconds))
+            .filter(|seconds| (1..=Self::LONGEST).contains(seconds))
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .map(Self)
+            .ok_or_else(|| NotATtl(excerpt(text)))
+    }
+}
+
+impl fmt::Display for Ttl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = u64::from(self.0);
+        let whole = Self::UNITS.iter().find(|(_, unit)| seconds.is_multiple_of(*unit));
+        let (name, unit) = whole.unwrap_or(&("s", 1));
+        write!(f, "{}{name}", seconds / unit)
+    }
+}
+
+impl TryFrom<String> for Ttl {
+    type Error = NotATtl;
+
+    fn try_from(text: String) -> Result<Self, NotATtl> {
+        text.parse()
+    }
+}
+
+impl From<Ttl> for String {
+    fn from(ttl: Ttl) -> Self {
+        ttl.to_string()
+    }
+}
+
+impl OnUnreachable {
+    /// Whether a request may go somewhere else while the developer cannot be reached.
+    pub fn has_elsewhere(self) -> bool {
+        match self {
+            Self::Upstream | Self::Hold(_) => true,
+            Self::Status503 => false,
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use culvert_certs::tls::{Trust, certificates};
 use culvert_protocol::intercept::{
-    Action, Condition, Intercept, InterceptName, Matcher, Mode, OnUnreachable, ServiceName,
+    Action, Condition, Intercept, InterceptName, Matcher, Mode, OnUnreachable, Patience, ServiceName, Ttl,
 };
 use serde::Serialize;
 
@@ -46,6 +47,13 @@ pub struct Arguments {
     /// What this intercept is called; one with the same name takes it over [default: SERVICE:MATCH]
     #[arg(long)]
     name: Option<InterceptName>,
+    /// What callers get while you cannot be reached: `upstream`, `hold:10s` (they wait so long for you, and then get the upstream)
+    /// or `503` [default: hold:3s, with --all upstream]
+    #[arg(long, value_name = "POLICY")]
+    on_unreachable: Option<OnUnreachable>,
+    /// Give the requests back after so long, as in 90s, 30m, 8h, 2d [default: when this ends]
+    #[arg(long, value_name = "TIME")]
+    ttl: Option<Ttl>,
     /// What carries the tunnel
     #[arg(long, value_enum, default_value_t)]
     transport: Rungs,
@@ -75,11 +83,7 @@ struct Later {
     #[arg(long, hide = true)]
     mode: Option<String>,
     #[arg(long, hide = true)]
-    on_unreachable: Option<OnUnreachable>,
-    #[arg(long, hide = true)]
     pass_status: Option<OsString>,
-    #[arg(long, hide = true)]
-    ttl: Option<OsString>,
     #[arg(long, hide = true)]
     baggage: Vec<OsString>,
     #[arg(long, hide = true)]
@@ -214,15 +218,26 @@ impl Arguments {
             Some(name) => name,
             None => default_name(&service, &matcher)?,
         };
+        let on_unreachable = self.on_unreachable.unwrap_or_else(|| usual_policy(&matcher));
         let intercept = Intercept {
             name,
             service,
             matcher,
             mode: Mode::Steal,
-            on_unreachable: OnUnreachable::Upstream,
+            on_unreachable,
             action: Action::Tunnel,
+            ttl: self.ttl,
         };
         Ok(Claim { intercept, app })
+    }
+}
+
+/// Who claims some requests would rather have them a moment late than not at all; who claims all of them holds up everybody.
+fn usual_policy(matcher: &Matcher) -> OnUnreachable {
+    const HOLD: Duration = Duration::from_secs(3);
+    match Patience::new(HOLD) {
+        Some(patience) if !matcher.is_all_traffic() => OnUnreachable::Hold(patience),
+        _ => OnUnreachable::Upstream,
     }
 }
 
@@ -315,12 +330,9 @@ impl std::hash::Hasher for Fnv {
 
 impl Later {
     fn refuse(&self) -> Result<(), UsageError> {
-        let policy = |policy| policy != OnUnreachable::Upstream;
         let asked = [
             (self.mode.as_deref().is_some_and(|mode| mode != "steal"), "--mode other than steal"),
-            (self.on_unreachable.is_some_and(policy), "--on-unreachable other than upstream"),
             (self.pass_status.is_some(), "--pass-status"),
-            (self.ttl.is_some(), "--ttl"),
             (!self.baggage.is_empty(), "a match on baggage"),
             (!self.cookie.is_empty(), "a match on a cookie"),
             (!self.query.is_empty(), "a match on the query"),

@@ -61,9 +61,13 @@ struct Claimed<'a> {
     owner: &'a str,
     host: &'a str,
     generation: u64,
+    /// What carries it, the best first; none while its owner is expected back.
+    transports: &'a [String],
     /// Milliseconds since 1970 UTC, by the relay's clock, as is the next one.
     since_ms: UnixMillis,
     last_seen_ms: UnixMillis,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_ms: Option<UnixMillis>,
 }
 
 impl<'a> Data<'a> {
@@ -86,8 +90,10 @@ impl<'a> Data<'a> {
                 owner: &intercept.holder.owner,
                 host: &intercept.holder.host,
                 generation: intercept.generation,
+                transports: &intercept.transports,
                 since_ms: intercept.holder.since,
                 last_seen_ms: intercept.holder.last_seen,
+                expires_ms: intercept.expires,
             })
             .collect();
         intercepts.sort_by_key(|intercept| (intercept.service, intercept.since_ms, intercept.name));
@@ -165,6 +171,8 @@ mod tests {
                     since: UnixMillis(NOW.0 - 120_000),
                     last_seen: NOW,
                 },
+                transports: vec!["quic".to_owned()],
+                expires: None,
             }],
         }
     }
@@ -194,6 +202,7 @@ mod tests {
             "intercepts": [{
                 "service": "orders", "name": "orders:x-user=bob", "match": "x-user=bob", "mode": "steal",
                 "on_unreachable": "upstream", "owner": "bob", "host": "bobs\u{1b}[2Jlaptop", "generation": 3,
+                "transports": ["quic"],
                 "since_ms": 9_880_000, "last_seen_ms": 10_000_000,
             }],
         });

@@ -73,6 +73,21 @@ fn an_intercept_says_which_requests_go_where() {
 }
 
 #[test]
+fn callers_wait_a_moment_for_who_claims_some_requests_and_for_nobody_who_claims_all() {
+    for (line, policy, ttl) in [
+        (&["x-user=alice"][..], "hold:3s", None),
+        (&["--all"], "upstream", None),
+        (&["--all", "--on-unreachable", "hold:500ms", "--ttl", "90m"], "hold:500ms", Some("90m")),
+        (&["x-user=alice", "--on-unreachable", "upstream", "--ttl", "48h"], "upstream", Some("2d")),
+        (&["x-user=alice", "--on-unreachable", "503"], "503", None),
+    ] {
+        let intercept = claim(&[&["intercept", "orders", "9002"], line].concat()).unwrap().intercept;
+        assert_eq!(intercept.on_unreachable.to_string(), policy, "{line:?}");
+        assert_eq!(intercept.ttl.map(|ttl| ttl.to_string()).as_deref(), ttl, "{line:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_with_what_to_type() {
     for (line, said) in [
         (
@@ -131,15 +146,13 @@ fn what_cannot_be_meant_is_refused_with_what_to_type() {
             vec!["orders", "9002", "x-user=alice", "--mode", "mirror"],
             "--mode other than steal is not supported yet",
         ),
-        (
-            vec!["orders", "9002", "x-user=alice", "--on-unreachable", "503"],
-            "--on-unreachable other than upstream",
-        ),
         (vec!["orders", "9002", "x-user=alice", "--", "npm", "start"], "after `--` is not supported yet"),
         (
             vec!["orders", "9002", "x-user=alice", "--on-unreachable", "sometimes"],
             "use upstream, hold:10s or 503",
         ),
+        (vec!["orders", "9002", "x-user=alice", "--ttl", "31d"], "use 1s to 30d"),
+        (vec!["orders", "9002", "x-user=alice", "--ttl", "0s"], "use 1s to 30d"),
         (vec!["orders", "9002", "x-user=alice", "--name", " "], "is not an intercept's name"),
         (vec!["orders", "9002", "x-user=alice", "--transport", "ws"], "possible values: auto, quic, tls"),
         (vec!["orders", "9002", "x-user=alice", "--relay", "not a relay"], "is not a relay's address"),

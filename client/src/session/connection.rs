@@ -65,7 +65,9 @@ impl Connection {
         let mut accepted = BTreeMap::new();
         for (number, claim) in (1..).zip(&life.claims) {
             let intercept = Box::new(claim.intercept.clone());
-            if let Err(error) = self.control.say(&FromClient::Announce { claim: number, intercept }).await {
+            if let Err(error) =
+                self.control.say(&FromClient::Announce { claim: number, intercept, stamp: None }).await
+            {
                 return self.broken(life, &error).await;
             }
         }

@@ -106,7 +106,7 @@ pub(super) fn of_denial(
         DeniedCode::Conflict => SessionError::Conflict { claim, message, holder: holder.map(Box::new) },
         DeniedCode::NoSuchService => SessionError::NoSuchService { service, message },
         DeniedCode::Invalid => SessionError::Invalid { claim, message },
-        DeniedCode::NotAllowed | DeniedCode::TooMany | DeniedCode::Other => {
+        DeniedCode::NotAllowed | DeniedCode::TooMany | DeniedCode::Expired | DeniedCode::Other => {
             SessionError::Denied { claim, message }
         }
     }

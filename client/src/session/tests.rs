@@ -132,7 +132,7 @@ impl FakeRelay {
         let FromClient::Hello(hello) = developer.hear().await else { panic!("no hello") };
         assert_eq!(hello.process, std::process::id());
         developer.say(welcome()).await;
-        let FromClient::Announce { claim: 1, intercept } = developer.hear().await else {
+        let FromClient::Announce { claim: 1, intercept, .. } = developer.hear().await else {
             panic!("no announce")
         };
         assert_eq!(*intercept, claim().intercept);
@@ -173,6 +173,7 @@ fn claim() -> Claim {
             mode: Default::default(),
             on_unreachable: Default::default(),
             action: Default::default(),
+            ttl: None,
         },
         app: App::local(9),
     }
@@ -189,7 +190,7 @@ fn welcome() -> FromRelay {
 }
 
 fn accepted() -> FromRelay {
-    FromRelay::Accepted { claim: 1, generation: 1, listen: vec!["127.0.0.1:8080".to_owned()] }
+    FromRelay::Accepted { claim: 1, generation: 1, listen: vec!["127.0.0.1:8080".to_owned()], stamp: None }
 }
 
 fn bob() -> Holder {

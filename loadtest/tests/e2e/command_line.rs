@@ -69,7 +69,7 @@ async fn ls_tells_programs_the_same_as_people() {
         ("name", "orders:x-user=alice"),
         ("match", "x-user=alice"),
         ("mode", "steal"),
-        ("on_unreachable", "upstream"),
+        ("on_unreachable", "hold:3s"),
         ("owner", "alice"),
     ] {
         assert_eq!(claimed[key], value, "{key}");

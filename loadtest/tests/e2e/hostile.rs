@@ -124,7 +124,7 @@ async fn a_developer_who_answers_with_garbage_harms_only_their_own_requests() {
         let mut spoken = Spoken::greet(mallory.dial(transport).await.unwrap(), VERSIONS.to_vec()).await;
         assert!(matches!(spoken.hear().await, FromRelay::Welcome(_)));
         let claim = Box::new(intercept("x-user=mallory").unwrap());
-        spoken.say(&FromClient::Announce { claim: 1, intercept: claim }).await;
+        spoken.say(&FromClient::Announce { claim: 1, intercept: claim, stamp: None }).await;
         assert!(matches!(spoken.hear().await, FromRelay::Accepted { claim: 1, .. }));
         for answer in [&b"\xff\xff\xff\xff\xff\xff\xff\xff\xff"[..], b"HTTP/1.1 200 OK\r\n\r\n", b"\x01", b""]
         {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::messages::Message;
+use super::relay::Stamp;
 use crate::intercept::Intercept;
 
 /// A message from a client.
@@ -18,6 +19,9 @@ pub enum FromClient {
     Announce {
         claim: u64,
         intercept: Box<Intercept>,
+        /// What a replica said when it first accepted the claim: it is as old as that everywhere.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stamp: Option<Stamp>,
     },
     Withdraw {
         claim: u64,

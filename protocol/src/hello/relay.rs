@@ -25,6 +25,9 @@ pub enum FromRelay {
         generation: u64,
         /// Where the service is listened for, for the client to print.
         listen: Vec<String>,
+        /// To be shown to every relay at which the claim is announced from here on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stamp: Option<Stamp>,
     },
     /// The claim is not in force: it was not granted, or is no longer.
     Denied {
@@ -107,11 +110,23 @@ pub enum DeniedCode {
     NoSuchService,
     NotAllowed,
     TooMany,
+    /// The time that it was asked for is over.
+    Expired,
     /// The relay cannot read it, or cannot do what it asks.
     Invalid,
     /// A code that this version does not know.
     #[serde(other)]
     Other,
+}
+
+/// When a claim was first accepted, and by which relay: proof of its age for every relay of the same authority. Between two
+/// claims that are in each other's way the earlier one wins, on every replica alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub since: UnixMillis,
+    pub relay: String,
+    /// Over that and the claim, in hexadecimal digits. For relays alone to make and to check.
+    pub proof: String,
 }
 
 /// Who holds a claim.
@@ -141,6 +156,12 @@ pub struct ListedIntercept {
     pub on_unreachable: String,
     pub generation: u64,
     pub holder: Holder,
+    /// What carries it, the best first; none while its owner is expected back.
+    #[serde(default)]
+    pub transports: Vec<String>,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<UnixMillis>,
 }
 
 /// A moment of the relay's clock: milliseconds since 1970-01-01 UTC.

@@ -17,6 +17,7 @@ fn claim() -> Intercept {
         mode: Default::default(),
         on_unreachable: Default::default(),
         action: Default::default(),
+        ttl: None,
     }
 }
 
@@ -124,7 +125,7 @@ fn read_fault(value: &serde_json::Value) -> String {
 #[tokio::test]
 async fn messages_arrive_in_order_and_the_end_between_them_is_an_end() {
     let said = [
-        FromClient::Announce { claim: 1, intercept: Box::new(claim()) },
+        FromClient::Announce { claim: 1, intercept: Box::new(claim()), stamp: None },
         FromClient::Ping { n: 1 },
         FromClient::Withdraw { claim: 1 },
         FromClient::Leave,
@@ -225,6 +226,8 @@ fn a_long_listing_is_told_in_parts() {
             on_unreachable: "upstream".to_owned(),
             generation: at,
             holder: holder.clone(),
+            transports: vec!["quic".to_owned()],
+            expires: Some(UnixMillis(at)),
         })
         .collect();
     let services: Vec<_> = (0..500)
@@ -246,7 +249,8 @@ fn a_long_listing_is_told_in_parts() {
 
 #[test]
 fn a_message_is_written_as_the_protocol_says() {
-    let accepted = FromRelay::Accepted { claim: 1, generation: 2, listen: vec!["a:1".to_owned()] };
+    let accepted =
+        FromRelay::Accepted { claim: 1, generation: 2, listen: vec!["a:1".to_owned()], stamp: None };
     let bytes = encode(&accepted).expect("a message");
     let json = br#"{"type":"accepted","claim":1,"generation":2,"listen":["a:1"]}"#;
     assert_eq!(bytes[..4], prefix(json.len()));
@@ -288,7 +292,13 @@ fn from_client() -> impl Strategy<Value = FromClient> {
                 matcher: Matcher::header_exact("x", value.as_bytes()).expect("a matcher"),
                 ..self::claim()
             };
-            FromClient::Announce { claim, intercept: Box::new(intercept) }
+            let since = UnixMillis(claim);
+            let stamp = Stamp { since, relay: name, proof: value };
+            FromClient::Announce {
+                claim,
+                intercept: Box::new(intercept),
+                stamp: (claim % 2 == 0).then_some(stamp),
+            }
         }),
         any::<u64>().prop_map(|claim| FromClient::Withdraw { claim }),
         Just(FromClient::List),
@@ -316,8 +326,11 @@ fn from_relay() -> impl Strategy<Value = FromRelay> {
         (text(), prop::collection::vec(any::<u16>(), 0..4)).prop_map(|(message, versions)| {
             FromRelay::Reject { code: RejectCode::Version, message, versions }
         }),
-        (any::<(u64, u64)>(), prop::collection::vec(text(), 0..3))
-            .prop_map(|((claim, generation), listen)| { FromRelay::Accepted { claim, generation, listen } }),
+        (any::<(u64, u64)>(), prop::collection::vec(text(), 0..3)).prop_map(
+            |((claim, generation), listen)| {
+                FromRelay::Accepted { claim, generation, listen, stamp: None }
+            }
+        ),
         (any::<u64>(), text(), prop::option::of(holder())).prop_map(|(claim, message, holder)| {
             FromRelay::Denied { claim, code: DeniedCode::NoSuchService, message, holder }
         }),

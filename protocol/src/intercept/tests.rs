@@ -143,7 +143,7 @@ fn a_claim_that_is_not_understood_whole_is_refused() {
             "unknown field `invert`",
         ),
         (json!({"name": "a", "service": "b", "matcher": {"all": [header]}, "mode": "mirror"}), "`mirror`"),
-        (json!({"name": "a", "service": "b", "matcher": {"all": []}, "ttl": "8h"}), "unknown field `ttl`"),
+        (json!({"name": "a", "service": "b", "matcher": {"all": []}, "tags": []}), "unknown field `tags`"),
         (json!({"name": "a", "service": "B", "matcher": {"all": []}}), "not a service's name"),
         (
             json!({"name": "a", "service": "b", "matcher": {"all": []}, "on_unreachable": "hold"}),
@@ -258,4 +258,17 @@ proptest! {
             prop_assert_eq!(Condition::parse(condition.to_string().as_bytes()), Ok(condition));
         }
     }
+}
+
+#[test]
+fn a_time_to_live_is_written_in_its_largest_unit() {
+    for (text, shown) in
+        [("90s", "90s"), ("120s", "2m"), ("8h", "8h"), ("1440m", "1d"), ("30d", "30d"), ("1s", "1s")]
+    {
+        assert_eq!(text.parse::<Ttl>().expect(text).to_string(), shown);
+    }
+    for text in ["", "0s", "31d", "5", "h", "-1h", "1w", "99999999999999999999d", "18446744073709551615d"] {
+        text.parse::<Ttl>().expect_err(text);
+    }
+    assert!(serde_json::from_value::<Ttl>(json!("8h")).is_ok_and(|ttl| ttl.duration().as_secs() == 28_800));
 }

@@ -117,7 +117,7 @@ impl Control {
         port: &Port,
     ) -> Result<(), Left> {
         match message {
-            FromClient::Announce { claim, intercept } => {
+            FromClient::Announce { claim, intercept, stamp: _ } => {
                 let answer = announce(claim, *intercept, said, session, port);
                 self.say(&answer).await
             }
@@ -191,7 +191,7 @@ fn announce(
                 false => info!(%service, %matcher, generation, "claimed"),
                 true => debug!(%service, %matcher, generation, "claimed"),
             }
-            FromRelay::Accepted { claim, generation, listen }
+            FromRelay::Accepted { claim, generation, listen, stamp: None }
         }
         Err(refused) => {
             port.metrics.claimed(refused.label());

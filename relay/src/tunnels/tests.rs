@@ -81,7 +81,9 @@ async fn a_developer_enrols_claims_and_leaves() {
         let alice = world.login("alice").await;
         let mut client = Client::up(world.tunnel, &alice, transport, 1).await;
         let answer = client.announce(5, intercept("a", "orders", "x-user=alice")).await;
-        let FromRelay::Accepted { claim: 5, generation: 1, listen } = answer else { panic!("{answer:?}") };
+        let FromRelay::Accepted { claim: 5, generation: 1, listen, .. } = answer else {
+            panic!("{answer:?}")
+        };
         assert_eq!(listen.len(), 1);
         assert_eq!(world.goes_to("alice").as_deref(), Some("alice"));
         assert_eq!(world.goes_to("bob"), None);

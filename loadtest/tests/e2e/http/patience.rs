@@ -143,7 +143,7 @@ impl Spoken {
         };
         write_message(&mut write, &FromClient::Hello(hello)).await.unwrap();
         let intercept = Box::new(intercept("x-user=alice").unwrap());
-        write_message(&mut write, &FromClient::Announce { claim: 1, intercept }).await.unwrap();
+        write_message(&mut write, &FromClient::Announce { claim: 1, intercept, stamp: None }).await.unwrap();
         loop {
             let message = timeout(PATIENCE, messages.next()).await.expect("a message").unwrap().unwrap();
             if let FromRelay::Accepted { .. } = message {
@@ -170,12 +170,7 @@ async fn what_a_developer_refuses_is_answered_by_the_upstream() {
         let world = World::before(&upstream.url()).await.unwrap();
         let spoken = Spoken::claiming(&world.developer("alice").await.unwrap(), transport).await;
         let door = world.door().unwrap();
-        for why in [
-            Refusal::Draining,
-            Refusal::Busy,
-            Refusal::AppUnreachable,
-            Refusal::NoSuchClaim,
-        ] {
+        for why in [Refusal::Draining, Refusal::Busy, Refusal::AppUnreachable, Refusal::NoSuchClaim] {
             for (method, fields, body) in [("GET", &[][..], ""), ("POST", &["Content-Length: 2"], "hi")] {
                 let asked = request(&format!("{method} / HTTP/1.1"), fields) + body;
                 let mut asking = JoinSet::new();

@@ -30,5 +30,7 @@ fn listed(entry: &Entry) -> ListedIntercept {
         on_unreachable: intercept.on_unreachable.to_string(),
         generation: claim.generation,
         holder: claim.session.holder(claim.since),
+        transports: vec![claim.session.transport.to_string()],
+        expires: None,
     }
 }

@@ -36,6 +36,7 @@ pub(crate) fn intercept(name: &str, service: &str, matching: &str) -> Intercept 
         mode: Default::default(),
         on_unreachable: Default::default(),
         action: Default::default(),
+        ttl: None,
     }
 }
 
@@ -219,7 +220,7 @@ impl Client {
     }
 
     pub(crate) async fn announce(&mut self, claim: u64, intercept: Intercept) -> FromRelay {
-        self.say(FromClient::Announce { claim, intercept: Box::new(intercept) }).await;
+        self.say(FromClient::Announce { claim, intercept: Box::new(intercept), stamp: None }).await;
         self.hear().await
     }
 
