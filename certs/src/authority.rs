@@ -12,6 +12,7 @@ use rcgen::{
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::fingerprint::Fingerprint;
@@ -150,6 +151,17 @@ impl Authority {
     /// Nothing that it signs holds longer than this.
     pub const fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// A key of its own for each purpose, the same at every relay that has this authority.
+    pub fn derive(&self, purpose: &str) -> Secret<[u8; 32]> {
+        let key = Zeroizing::new(self.key.expose().serialize_der());
+        let mut hash = Sha256::new();
+        for part in [purpose.as_bytes(), key.as_slice()] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Secret::new(hash.finalize().into())
     }
 
     /// The authorities whose certificates are accepted from developers. A list, because a change of authority needs

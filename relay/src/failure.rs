@@ -35,6 +35,10 @@ pub enum Failure {
     CallerGone,
     #[error("the caller stopped reading the response: {0}")]
     CallerStalled(String),
+    #[error("the developer cannot be reached, and the upstream is not to be asked instead")]
+    Unreachable,
+    #[error("the tunnel was lost, and the app may have had the request: {0}")]
+    TunnelLost(String),
     #[error("the request came back to the door that it went out by")]
     Loop,
     #[error("the developer's app has no answer: {}", .0.label())]
@@ -68,7 +72,7 @@ impl Failure {
             | Self::CallerGone
             | Self::CallerStalled(_) => Side::Caller,
             Self::TooManyCallers => Side::Relay,
-            Self::Loop | Self::App(_) => Side::Tunnel,
+            Self::Loop | Self::App(_) | Self::Unreachable | Self::TunnelLost(_) => Side::Tunnel,
             Self::Connect(_) | Self::ConnectTimeout => Side::Upstream,
             Self::NotTaken(behind, _)
             | Self::NoAnswer(behind, _)
@@ -86,9 +90,10 @@ impl Failure {
             Self::HeadTimeout => 408,
             // Nobody is left to read it; the number that nginx logs.
             Self::CallerGone | Self::CallerStalled(_) => 499,
-            Self::TooManyCallers => 503,
+            Self::TooManyCallers | Self::Unreachable => 503,
             Self::Loop => 508,
             Self::App(_)
+            | Self::TunnelLost(_)
             | Self::Connect(_)
             | Self::NotTaken(..)
             | Self::NoAnswer(..)
@@ -109,6 +114,8 @@ impl Failure {
             Self::CallerStalled(_) => "caller_stalled",
             Self::TooManyCallers => "too_many_callers",
             Self::Loop => "loop",
+            Self::Unreachable => "developer_unreachable",
+            Self::TunnelLost(_) => "tunnel_lost",
             Self::App(why) => why.label(),
             Self::Connect(_) => "upstream_unreachable",
             Self::ConnectTimeout => "upstream_connect_timeout",
@@ -135,6 +142,8 @@ impl Failure {
             Self::CallerCut(_) => "the request's body is malformed or did not arrive in time",
             Self::CallerGone | Self::CallerStalled(_) => "the caller is gone",
             Self::Loop => "the developer's app sent the request back here",
+            Self::Unreachable => "the developer who takes this request cannot be reached",
+            Self::TunnelLost(_) => "the way to the developer was lost before the app answered",
             Self::App(NoAnswer::Closed) => "the developer's app closed the connection before it answered",
             Self::App(NoAnswer::Garbage) => "the developer's app answered with something that is not HTTP",
             Self::NoUpgrade(Behind::Upstream) => "the service does not speak the protocol that was asked for",

@@ -31,6 +31,7 @@ pub struct Metrics {
 pub struct TunnelMetrics {
     up: Family<Labels, Gauge>,
     down: Family<Labels, Counter>,
+    revived: Counter,
     refused: Family<Labels, Counter>,
     joins: Family<Labels, Counter>,
     claims: Family<Labels, Counter>,
@@ -78,7 +79,12 @@ impl TunnelMetrics {
     fn register(registry: &mut Registry) -> Self {
         let own = Self::default();
         registry.register("tunnels", "Tunnels that are up", own.up.clone());
-        registry.register("tunnel_down", "Tunnels that ended, by why", own.down.clone());
+        registry.register("tunnel_down", "Tunnels that ended or fell silent, by why", own.down.clone());
+        registry.register(
+            "tunnel_revived",
+            "Silent tunnels that could be reached again",
+            own.revived.clone(),
+        );
         registry.register("tunnel_refused", "Connections that became no tunnel, by why", own.refused.clone());
         registry.register("joins", "Enrolments, by outcome", own.joins.clone());
         registry.register("intercept_claims", "Answers to claims, by outcome", own.claims.clone());
@@ -106,6 +112,11 @@ impl TunnelMetrics {
 
     pub(crate) fn down(&self, reason: &'static str) {
         self.down.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// A tunnel that was down for silence is up again.
+    pub(crate) fn revived(&self) {
+        self.revived.inc();
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {

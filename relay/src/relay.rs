@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::policy::Terms;
 use crate::service::{Secured, Service};
 use crate::store::{MintError, NewToken, Store, StoreError};
-use crate::tunnels::registry::Registry;
+use crate::tunnels::registry::{Registry, Stamps};
 use crate::tunnels::{self, BindError, Bound, Configs, Port};
 
 /// A relay whose every port is bound and on which nothing is served yet.
@@ -130,7 +130,8 @@ impl Relay {
         let offered = config.services.iter().zip(&listeners).map(|(service, (address, _))| {
             (service.name.clone(), vec![address.to_string()], Terms { all_traffic: service.all_traffic })
         });
-        let registry = Registry::new(offered, metrics.tunnels.intercepts.clone());
+        let stamps = Stamps::new(&authority.derive(Stamps::PURPOSE), keys.id.to_string());
+        let registry = Registry::new(offered, metrics.tunnels.intercepts.clone(), stamps);
         let addresses = Addresses {
             tunnel: tunnels.address,
             admin: admin.local_addr().map_err(unnamed(config.admin.listen))?,

@@ -6,16 +6,21 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use culvert_protocol::message::in_any_spelling;
 use culvert_protocol::origin::{Address, Origin};
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{self, Limits, Manners};
 use crate::metrics::ServiceMetrics;
 use crate::routes::Routes;
-use crate::tunnels::session::Claim;
+use crate::tunnels::claim::Claim;
 
 mod secured;
 
 pub(crate) use secured::Secured;
+
+/// Callers of one service that wait for a developer at once, each with at most 64 KiB of its body. For who comes on top there is the
+/// upstream.
+const HELD: usize = 1_000;
 
 pub(crate) struct Service {
     pub(crate) name: Arc<str>,
@@ -27,6 +32,8 @@ pub(crate) struct Service {
     /// The door speaks TLS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) metrics: Arc<ServiceMetrics>,
+    /// Room for callers that wait for a developer.
+    pub(crate) held: Semaphore,
 }
 
 impl Service {
@@ -44,6 +51,7 @@ impl Service {
             manners: config.manners.clone(),
             tls: secured.door,
             metrics,
+            held: Semaphore::new(HELD),
         }
     }
 }

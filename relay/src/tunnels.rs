@@ -5,6 +5,7 @@
 //!
 //! Nothing here knows the front door, and the front door sees nothing of this but what the [`registry`] has compiled.
 
+pub(crate) mod claim;
 mod control;
 mod greeting;
 mod join;
@@ -84,7 +85,11 @@ struct Peer {
 /// Accepts developers until `drain`, keeps their tunnels until `close`. Returns when the last one is gone.
 pub(crate) async fn serve(bound: Bound, port: Arc<Port>) {
     let Bound { tcp, tls, quic, address: _ } = bound;
-    tokio::join!(tls::accept(tcp, &tls, &port), quic::accept(&quic, &tls, &port));
+    tokio::join!(
+        tls::accept(tcp, &tls, &port),
+        port.registry.expire(port.close.clone()),
+        quic::accept(&quic, &tls, &port)
+    );
     port.close.cancelled().await;
     port.tasks.close();
     // Both ends were told why; what has not reached them by then never will.
@@ -102,9 +107,13 @@ async fn developer(arrival: Arrival, seat: Seat, tls: &Configs, port: &Port) -> 
         },
     };
     let (greeted, hello) = greeting::hear(&peer).await?;
-    let session = Session::new(peer, &hello);
+    let session = Session::new(peer, &hello, &port.metrics);
     let (mut control, _admitted) = greeted.admit(&session, port).await?;
     let left = control.serve(&session, port).await;
+    // One that was silent was counted when it fell silent.
+    if !session.is_silent() {
+        port.metrics.down(left.label());
+    }
     session.tunnel.close(&left.reason());
     Ok(left)
 }

@@ -242,7 +242,7 @@ impl<'a> Upload<'a> {
 }
 
 impl Answer<'_> {
-    fn is_committed(&self) -> bool {
+    pub(crate) fn is_committed(&self) -> bool {
         match self {
             Self::Http1 { committed, .. } => *committed,
             Self::Http2 { body, .. } => body.is_some(),

@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use culvert_protocol::answers::{Answers, Said};
-use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, copy, copy_seen};
+use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, copy_seen};
+use culvert_protocol::frame::Refusal;
 use culvert_protocol::http1::ReadError;
 use culvert_protocol::message::{RequestHead, ResponseHead};
+use culvert_protocol::tunnel::StreamError;
 use tokio::time::Instant;
 
 use crate::config::Limits;
@@ -21,6 +23,7 @@ use crate::front::manners;
 use crate::front::record::Exchange;
 use crate::front::timer::Timer;
 use crate::service::Service;
+use crate::tunnels::session::Carried;
 
 /// 1xx responses before a final one: a 100, some 102 and 103.
 const MOST_INFORMED: usize = 16;
@@ -29,8 +32,23 @@ const MOST_INFORMED: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Forwarded {
     Answered,
-    /// Provably nobody has executed it, and nobody will: it may be sent elsewhere.
-    Unexecuted,
+    /// It may be sent elsewhere: provably nobody has executed it and nobody will, or twice is the same as once.
+    Unexecuted(Why),
+}
+
+/// Why a developer did not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The client said so.
+    Refused(Refusal),
+    /// The tunnel takes no more streams.
+    Full,
+    /// The stream was cut, with its tunnel or alone.
+    Cut,
+    /// The tunnel is in doubt.
+    Silent,
+    /// The tunnel is there, and nothing was said of this request.
+    Late,
 }
 
 /// Whoever got the request: where its body goes, and where the answer comes from.
@@ -45,6 +63,8 @@ pub(crate) struct Backend<'a> {
     pub(crate) via: bool,
     /// It takes nothing more; it may have answered before it stopped.
     pub(crate) broken: bool,
+    /// What is counted of it down a tunnel.
+    pub(crate) carried: Option<&'a Carried>,
 }
 
 /// Carries an exchange to its end. `response` holds the head that `first` speaks of, if anything was said already.
@@ -66,7 +86,8 @@ pub(crate) async fn carry(
     }
     exchange.moved(caller.upload.kept(), 0);
     let Caller { upload, answer, timer, route, .. } = &mut *caller;
-    let Backend { behind, sink, answers, patience, via, .. } = &mut *backend;
+    let Backend { behind, sink, answers, patience, via, carried, .. } = &mut *backend;
+    let carried = *carried;
     let down = Down {
         behind: *behind,
         patience: *patience,
@@ -75,11 +96,12 @@ pub(crate) async fn carry(
         via: *via,
         sent: &sent,
         limits,
+        carried,
     };
     let done = tokio::select! {
         biased;
         done = down.run(answers, answer, timer, response, first, exchange) => done,
-        failure = up(upload, sink, &sent, service) => Err(failure),
+        failure = up(upload, sink, &sent, carried, service) => Err(failure),
     };
     exchange.moved(sent.bytes.load(Relaxed), 0);
     if done? == Said::Upgraded {
@@ -108,13 +130,22 @@ impl Sent {
 }
 
 /// The rest of the request's body, and then the caller's patience. Ends only with a failure.
-async fn up(upload: &mut Upload<'_>, sink: &mut Sink<'_>, sent: &Sent, service: &Service) -> Failure {
+async fn up(
+    upload: &mut Upload<'_>,
+    sink: &mut Sink<'_>,
+    sent: &Sent,
+    carried: Option<&Carried>,
+    service: &Service,
+) -> Failure {
     if sent.at.get().is_none() {
         let idle = Idle { source: service.limits.body_idle, sink: service.limits.body_idle };
         // Only what speaks HTTP/2 says of a request that it had that it did not take it.
         let keep = matches!(sink, Sink::Http2(_));
         let (source, mut kept) = upload.keeping(keep);
-        let seen = |piece: &Piece<'_>| kept.keep(piece);
+        let seen = |piece: &Piece<'_>| {
+            kept.keep(piece);
+            count(carried, Carried::sent, piece);
+        };
         match copy_seen(source, sink, idle, |name| service.steers(name), seen).await {
             Ok(moved) => {
                 sent.bytes.store(moved, Relaxed);
@@ -138,6 +169,7 @@ struct Down<'a> {
     via: bool,
     sent: &'a Sent,
     limits: &'a Limits,
+    carried: Option<&'a Carried>,
 }
 
 impl Down<'_> {
@@ -157,6 +189,9 @@ impl Down<'_> {
                 Some(said) => said,
                 None => self.hear(answers, answer, timer, response).await?,
             };
+            if let Some(carried) = self.carried {
+                carried.received(0);
+            }
             match said {
                 Said::Accepted => {}
                 Said::Informed if informed < MOST_INFORMED => {
@@ -219,11 +254,19 @@ impl Down<'_> {
         let idle = Idle { source: self.limits.response_idle, sink: self.limits.write_idle };
         let mut sink = answer.sink().map_err(caller_lost)?;
         let mut source = answers.body().map_err(|cut| no_answer(self.behind, cut))?;
-        copy(&mut source, &mut sink, idle).await.map_err(|cut| match cut {
+        let seen = |piece: &Piece<'_>| count(self.carried, Carried::received, piece);
+        copy_seen(&mut source, &mut sink, idle, |_| false, seen).await.map_err(|cut| match cut {
             CopyError::Source(cut) => Failure::AnswerCut(self.behind, cut.to_string()),
             CopyError::Sink(cut @ Cut::Length(_)) => Failure::AnswerCut(self.behind, cut.to_string()),
             CopyError::Sink(cut) => caller_lost(cut),
         })
+    }
+}
+
+/// Counts what a body moves down a tunnel, or up.
+fn count(carried: Option<&Carried>, way: fn(&Carried, usize), piece: &Piece<'_>) {
+    if let (Some(carried), Piece::Data(data)) = (carried, piece) {
+        way(carried, data.len());
     }
 }
 
@@ -251,17 +294,22 @@ async fn pipe(
     backend.sink.upgrade();
     backend.answers.upgrade();
     let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
+    let carried = backend.carried;
+    let sent = |piece: &Piece<'_>| count(carried, Carried::sent, piece);
+    let received = |piece: &Piece<'_>| count(carried, Carried::received, piece);
     // One direction's clean end leaves the other open; a cut in one is a cut in both.
     let piped = tokio::try_join!(
         async {
-            copy(&mut caller.upload.source, &mut backend.sink, idle)
+            copy_seen(&mut caller.upload.source, &mut backend.sink, idle, |_| false, sent)
                 .await
                 .map(|moved| up.store(moved, Relaxed))
         },
         async {
             let mut sink = caller.answer.sink().map_err(CopyError::Sink)?;
             let mut source = backend.answers.body().map_err(CopyError::Source)?;
-            copy(&mut source, &mut sink, idle).await.map(|moved| down.store(moved, Relaxed))
+            copy_seen(&mut source, &mut sink, idle, |_| false, received)
+                .await
+                .map(|moved| down.store(moved, Relaxed))
         }
     );
     exchange.moved(up.into_inner(), down.into_inner());
@@ -279,9 +327,16 @@ pub(crate) fn not_taken(behind: Behind, cut: &Cut) -> Failure {
     }
 }
 
+/// Not the stream alone: its tunnel is over.
+pub(crate) fn is_lost(cut: &Cut) -> bool {
+    let Cut::Io(cause) = cut else { return false };
+    matches!(cause.get_ref().and_then(|cause| cause.downcast_ref()), Some(StreamError::Tunnel(_)))
+}
+
 pub(crate) fn no_answer(behind: Behind, cut: Cut) -> Failure {
     match cut {
         cut if cut.is_unexecuted() => not_taken(behind, &cut),
+        cut if behind == Behind::Tunnel && is_lost(&cut) => Failure::TunnelLost(cut.to_string()),
         Cut::Read(ReadError::Cut) => Failure::NoAnswer(behind, "it ended".into()),
         Cut::Read(ReadError::Refused(refusal)) => Failure::BadAnswer(behind, refusal.to_string()),
         Cut::Wire(_) | Cut::Misplaced | Cut::Malformed(_) => Failure::BadAnswer(behind, cut.to_string()),

@@ -7,7 +7,7 @@ use culvert_protocol::message::{RequestHead, ResponseHead, Version, Vouched, vou
 
 use super::caller::Peer;
 use crate::config::{Forwarded, Manners, RouteField};
-use crate::tunnels::session::Claim;
+use crate::tunnels::claim::Claim;
 
 /// Which claims a request has gone down already, for requests that an app sends back to the door.
 pub(crate) const VIA_FIELD: &str = "culvert-via";
@@ -69,8 +69,28 @@ pub(super) fn rewrite(head: &mut RequestHead, peer: &Peer, manners: &Manners) {
     }
 }
 
+/// Where a request that is claimed goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Tunnel,
+    /// The developer did not take it.
+    Refused,
+    /// The developer cannot be reached.
+    Unreachable,
+}
+
+impl Place {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Refused => "upstream; refused",
+            Self::Unreachable => "upstream; unreachable",
+        }
+    }
+}
+
 /// Where a request goes, as its response tells it; none where it is not to be told.
-pub(super) fn route(claim: Option<&Claim>, refused: bool, manners: &Manners) -> Option<Box<str>> {
+pub(super) fn route(claim: Option<&Claim>, place: Place, manners: &Manners) -> Option<Box<str>> {
     let told = match manners.route_field {
         RouteField::Never => false,
         RouteField::Matched => claim.is_some(),
@@ -79,9 +99,8 @@ pub(super) fn route(claim: Option<&Claim>, refused: bool, manners: &Manners) -> 
     told.then(|| match claim {
         None => "upstream".into(),
         Some(claim) => {
-            let place = if refused { "upstream; refused" } else { "tunnel" };
             let intercept = claim.intercept.name.as_str().replace(['"', '\\'], "'");
-            format!("{place}; owner={}; intercept=\"{intercept}\"", claim.session.identity.name).into()
+            format!("{}; owner={}; intercept=\"{intercept}\"", place.label(), claim.owner).into()
         }
     })
 }
@@ -94,11 +113,6 @@ pub(super) fn dress(response: &mut ResponseHead, route: Option<&str>, via: bool)
     if via {
         response.fields.push(b"via", self::via(response.version));
     }
-}
-
-/// How a claim is written into [`VIA_FIELD`].
-pub(crate) fn pass(claim: &Claim) -> String {
-    format!("{}.{}", claim.session.id, claim.number)
 }
 
 /// The request has gone down this claim before.

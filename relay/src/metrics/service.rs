@@ -1,7 +1,7 @@
 //! One service's counters, as the front door holds them.
 
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -55,6 +55,9 @@ pub struct ServiceMetrics {
     pub upstream_connects: Counter,
     /// Requests sent again because a pooled connection had been closed under them.
     pub upstream_retries: Counter,
+    /// Callers that wait for a developer, and how long each did.
+    held: Gauge,
+    hold: Latency,
     /// In the order of [`LEFT_OUT`].
     left_out: [Counter; LEFT_OUT.len()],
     service: String,
@@ -80,6 +83,12 @@ impl ServiceMetrics {
         }
     }
 
+    /// Counts a caller that waits for a developer until the guard is dropped.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        self.held.inc();
+        Held { of: self, since: Instant::now() }
+    }
+
     /// So many fields of a request were left out of it.
     pub fn left_out(&self, why: LeftOut, count: u64) {
         let [underscore, steering] = &self.left_out;
@@ -94,6 +103,20 @@ impl ServiceMetrics {
     /// A request that was refused before it had a destination. Labels are spelt out in the code, never taken from input.
     pub fn rejected(&self, label: &'static str) {
         self.rejections.get_or_create(&Rejected { service: self.service.clone(), code: label }).inc();
+    }
+}
+
+/// A caller that waits for a developer.
+#[derive(Debug)]
+pub(crate) struct Held<'a> {
+    of: &'a ServiceMetrics,
+    since: Instant,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.of.held.dec();
+        self.of.hold.observe(self.since.elapsed());
     }
 }
 
@@ -122,6 +145,8 @@ pub(super) struct Families {
     callers: Family<Service, Gauge>,
     upstream_connects: Family<Service, Counter>,
     upstream_retries: Family<Service, Counter>,
+    held: Family<Service, Gauge>,
+    hold: Family<Service, Latency>,
     left_out: Family<Withheld, Counter>,
     failures: Family<Failed, Counter>,
     rejections: Family<Rejected, Counter>,
@@ -192,6 +217,17 @@ impl Families {
             own.upstream_retries.clone(),
         );
         registry.register(
+            "held_requests",
+            "Callers that wait for a developer to come back",
+            own.held.clone(),
+        );
+        registry.register_with_unit(
+            "hold",
+            "How long callers waited for a developer to come back, or for nothing",
+            Unit::Seconds,
+            own.hold.clone(),
+        );
+        registry.register(
             "fields_left_out",
             "Fields of requests that were not passed on, by why",
             own.left_out.clone(),
@@ -218,6 +254,8 @@ impl Families {
             callers: self.callers.get_or_create_owned(&own),
             upstream_connects: self.upstream_connects.get_or_create_owned(&own),
             upstream_retries: self.upstream_retries.get_or_create_owned(&own),
+            held: self.held.get_or_create_owned(&own),
+            hold: self.hold.get_or_create_owned(&own),
             left_out: LEFT_OUT
                 .map(|why| self.left_out.get_or_create_owned(&Withheld { service: service(), why })),
             service: service(),

@@ -2,27 +2,28 @@
 //! waits for the client without a limit.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_protocol::hello::{DeniedCode, FromClient, FromRelay, Messages, write_message};
-use culvert_protocol::intercept::Intercept;
-use culvert_protocol::tunnel::{RecvHalf, SendHalf};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use culvert_protocol::tunnel::{IDLE_LIMIT, RecvHalf, SendHalf};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info};
 
 use super::Port;
 use super::leaving::Left;
 use super::pace::Pace;
-use super::registry::{Refused, Registration};
-use super::session::Session;
+use super::registry::{Announced, Ended, Refused, Registration};
+use super::session::{DOUBT, Session};
 use crate::policy::{Verb, allow};
 
 /// How often each side asks the other for a sign of life.
-const BEAT: Duration = Duration::from_secs(3);
-/// No word for so long, and the client is gone, whatever its transport believes.
-const SILENCE: Duration = Duration::from_secs(10);
+const BEAT: Duration = Duration::from_secs(1);
+/// No word for so long, and the client is gone, whatever its transport believes. Until then what is under way may go on where it
+/// stopped: a machine that was carried through a lift costs running answers nothing.
+const SILENCE: Duration = IDLE_LIMIT;
 /// A client that takes longer to read a control message does not read them.
 const SAYING: Duration = Duration::from_secs(5);
 
@@ -39,6 +40,9 @@ struct Said {
     claims: HashMap<u64, Registration>,
     pace: Pace,
     left: bool,
+    /// The last ping, until it is answered.
+    ping: Option<(u64, Instant)>,
+    pings: u64,
 }
 
 impl Control {
@@ -51,23 +55,30 @@ impl Control {
     pub(super) async fn serve(&mut self, session: &Arc<Session>, port: &Port) -> Left {
         let _up = port.metrics.up(session.transport.label());
         info!(session = %session.id, host = %session.host, user = session.user, transport = %session.transport, "a tunnel is up");
-        match self.converse(session, port).await {
-            Ok(never) => match never {},
-            Err(left) => left,
+        let mut said = Said {
+            claims: HashMap::new(),
+            pace: Pace::new(Instant::now()),
+            left: false,
+            ping: None,
+            pings: 0,
+        };
+        let Err(left) = self.converse(&mut said, session, port).await;
+        let quiet = said.pace.is_quiet();
+        for registration in said.claims.into_values() {
+            registration.end(left.ended(), quiet);
         }
+        left
     }
 
     async fn converse(
         &mut self,
+        said: &mut Said,
         session: &Arc<Session>,
         port: &Port,
-    ) -> Result<std::convert::Infallible, Left> {
-        let mut said = Said { claims: HashMap::new(), pace: Pace::new(Instant::now()), left: false };
+    ) -> Result<Infallible, Left> {
         let mut mail = session.mailbox().ok_or(Left::Internal)?;
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut beats = 0;
-        let mut heard = Instant::now();
         let mut draining = false;
         loop {
             tokio::select! {
@@ -80,18 +91,19 @@ impl Control {
                     self.say(&FromRelay::Drain { grace_ms, reason: "the relay is stopping".to_owned() }).await?;
                 }
                 Some(message) = mail.recv() => {
-                    if let FromRelay::Superseded { claim, .. } = &message {
+                    // The registry has taken it out already.
+                    if let FromRelay::Superseded { claim, .. } | FromRelay::Denied { claim, .. } = &message {
                         said.claims.remove(claim);
                     }
                     self.say(&message).await?;
                 }
                 _ = beat.tick() => {
-                    if heard.elapsed() > SILENCE {
+                    if session.heard_at().elapsed() > SILENCE {
                         return Err(Left::Silent);
                     }
-                    beats += 1;
-                    self.say(&FromRelay::Ping { n: beats }).await?;
+                    self.ping(said).await?;
                 }
+                () = session.asked() => self.ping(said).await?,
                 // Exchanges are opened by the relay alone: what else a client opens leads nowhere and is reset. An
                 // error is the tunnel's end.
                 stray = session.tunnel.accept() => {
@@ -101,9 +113,14 @@ impl Control {
                 message = self.messages.next() => {
                     // A client that has left may end its control stream.
                     let message = message?.ok_or(if said.left { Left::Asked } else { Left::NoControl })?;
-                    heard = Instant::now();
-                    session.seen();
-                    self.answer(message, &mut said, session, port).await?;
+                    session.heard();
+                    self.answer(message, said, session, port).await?;
+                }
+                // After what may have come meanwhile: a relay that was itself stopped for a while doubts nobody for it.
+                () = sleep_until(session.heard_at() + DOUBT), if session.doubted().is_none() => {
+                    if session.heard_at().elapsed() >= DOUBT {
+                        session.doubt();
+                    }
                 }
             }
         }
@@ -117,8 +134,9 @@ impl Control {
         port: &Port,
     ) -> Result<(), Left> {
         match message {
-            FromClient::Announce { claim, intercept, stamp: _ } => {
-                let answer = announce(claim, *intercept, said, session, port);
+            FromClient::Announce { claim, intercept, stamp } => {
+                let announced = Announced { number: claim, intercept: *intercept, stamp };
+                let answer = announce(announced, said, session, port);
                 self.say(&answer).await
             }
             FromClient::Unreadable { claim, why } => {
@@ -126,9 +144,10 @@ impl Control {
                 self.say(&invalid(claim, why)).await
             }
             FromClient::Withdraw { claim } => {
-                if said.claims.remove(&claim).is_some() {
+                if let Some(registration) = said.claims.remove(&claim) {
                     // Never refused, which would keep a claim in force that nobody wants; it leaves less for the next.
                     said.pace.take(Instant::now());
+                    registration.end(Ended::Withdrawn, said.pace.is_quiet());
                 }
                 Ok(())
             }
@@ -141,11 +160,17 @@ impl Control {
                 Ok(())
             }
             FromClient::Ping { n } => self.say(&FromRelay::Pong { n }).await,
-            FromClient::Pong { .. } => Ok(()),
+            FromClient::Pong { n } => {
+                if let Some((_, at)) = said.ping.take_if(|(last, _)| *last == n) {
+                    session.answered_in(at.elapsed());
+                }
+                Ok(())
+            }
             FromClient::Leave => {
                 // The tunnel stays: what is under way is the client's to finish, and the client closes.
                 said.left = true;
-                said.claims.clear();
+                let quiet = said.pace.is_quiet();
+                said.claims.drain().for_each(|(_, registration)| registration.end(Ended::Left, quiet));
                 Ok(())
             }
             FromClient::Hello(_) => Err(Left::Protocol("a second hello".to_owned())),
@@ -156,48 +181,53 @@ impl Control {
         }
     }
 
+    /// Asks for a sign of life. Only the newest ping is measured.
+    async fn ping(&mut self, said: &mut Said) -> Result<(), Left> {
+        said.pings += 1;
+        said.ping = Some((said.pings, Instant::now()));
+        self.say(&FromRelay::Ping { n: said.pings }).await
+    }
+
     pub(super) async fn say(&mut self, message: &FromRelay) -> Result<(), Left> {
         timeout(SAYING, write_message(&mut self.write, message)).await.map_err(|_| Left::NotReading)??;
         Ok(())
     }
 }
 
-fn announce(
-    claim: u64,
-    intercept: Intercept,
-    said: &mut Said,
-    session: &Arc<Session>,
-    port: &Port,
-) -> FromRelay {
+fn announce(announced: Announced, said: &mut Said, session: &Arc<Session>, port: &Port) -> FromRelay {
+    let claim = announced.number;
     if said.left {
         return invalid(claim, "the client has left".to_owned());
     }
     if said.claims.contains_key(&claim) {
         return invalid(claim, format!("claim {claim} is in force already: a number is used once"));
     }
-    let (service, matcher) = (intercept.service.clone(), intercept.matcher.clone());
+    let intercept = &announced.intercept;
+    let (service, matcher, name) =
+        (intercept.service.clone(), intercept.matcher.clone(), intercept.name.clone());
     let registered = if said.pace.take(Instant::now()) {
-        port.registry.register(session, claim, intercept)
+        port.registry.register(session, announced)
     } else {
         Err(Refused::TooFast)
     };
     let quiet = said.pace.is_quiet();
     match registered {
         Ok(registration) => {
-            let (generation, listen) = (registration.generation, registration.listen.clone());
+            let Registration { generation, joined, .. } = registration;
+            let (listen, stamp) = (registration.listen.clone(), Some(registration.stamp.clone()));
             said.claims.insert(claim, registration);
             port.metrics.claimed("accepted");
-            match quiet {
-                false => info!(%service, %matcher, generation, "claimed"),
-                true => debug!(%service, %matcher, generation, "claimed"),
+            match quiet || joined {
+                false => info!(%service, %name, %matcher, generation, "claimed"),
+                true => debug!(%service, %name, %matcher, generation, joined, "claimed"),
             }
-            FromRelay::Accepted { claim, generation, listen, stamp: None }
+            FromRelay::Accepted { claim, generation, listen, stamp }
         }
         Err(refused) => {
             port.metrics.claimed(refused.label());
             match quiet {
-                false => info!(%service, %matcher, "claim denied: {refused}"),
-                true => debug!(%service, %matcher, "claim denied: {refused}"),
+                false => info!(%service, %name, %matcher, "claim denied: {refused}"),
+                true => debug!(%service, %name, %matcher, "claim denied: {refused}"),
             }
             refused.denial(claim)
         }

@@ -8,7 +8,7 @@ use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed, Lost, StreamError
 use tracing::{info, warn};
 
 use super::Port;
-use super::registry::Refused;
+use super::registry::{Ended, Refused};
 use crate::metrics::TunnelMetrics;
 
 /// How a connection ended that became a tunnel, or was to give somebody a certificate and did.
@@ -78,7 +78,22 @@ impl Left {
         CloseReason::new(code, &self.to_string())
     }
 
-    fn label(&self) -> &'static str {
+    /// What that means for its claims: whether their owner is expected back.
+    pub(super) fn ended(&self) -> Ended {
+        match self {
+            Self::Asked => Ended::Left,
+            Self::Closed(Closed::ByPeer(reason))
+                if matches!(reason.code(), CloseCode::Shutdown | CloseCode::Drain) =>
+            {
+                Ended::Left
+            }
+            Self::Closed(_) | Self::Silent | Self::NotReading | Self::NoControl => Ended::Lost,
+            Self::Protocol(_) | Self::Enrolled(_) | Self::Internal => Ended::Broken,
+            Self::Stopped => Ended::Stopped,
+        }
+    }
+
+    pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Enrolled(_) => "enrolled",
             Self::Asked | Self::Closed(Closed::ByPeer(_)) => "left",
@@ -136,7 +151,6 @@ pub(super) fn report(ended: Result<Left, Turned>, remote: SocketAddr, port: &Por
     match ended {
         Ok(Left::Enrolled(name)) => info!("{name} has enrolled"),
         Ok(left) => {
-            port.metrics.down(left.label());
             info!("a tunnel is down: {}", left.to_string().escape_debug());
         }
         Err(turned) => {

@@ -1,18 +1,29 @@
 //! An authenticated tunnel and what is known of its end. Holds no claim: those are the registry's, and its guards.
 
+mod health;
+mod load;
+
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
 
 use culvert_certs::Identity;
 use culvert_protocol::hello::{FromRelay, Hello, Holder, InstanceId, UnixMillis};
-use culvert_protocol::intercept::Intercept;
 use culvert_protocol::tunnel::{CloseCode, CloseReason, Transport, Tunnel};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
 
 use super::Peer;
+use super::claim::Claim;
+use crate::metrics::TunnelMetrics;
+use health::Health;
+use load::Load;
+
+pub(crate) use health::DOUBT;
+pub(crate) use load::Carried;
 
 /// What other tasks may have to say to a session at once: one message for each claim that it can hold.
 const MAILBOX: usize = super::registry::CLAIMS_PER_IDENTITY;
@@ -38,32 +49,21 @@ pub(crate) struct Session {
     pub(crate) tunnel: Tunnel,
     pub(crate) transport: Transport,
     pub(crate) since: SystemTime,
-    /// Milliseconds since 1970 of the last word from the client.
-    last_seen: AtomicU64,
+    pub(crate) load: Load,
+    health: Health,
+    metrics: TunnelMetrics,
+    /// The claims that it is a lane of, for their callers to be woken when it can be reached again.
+    claims: Mutex<Vec<Weak<Claim>>>,
     mail: mpsc::Sender<FromRelay>,
     /// Until the session's own task fetches it.
     mailbox: Mutex<Option<mpsc::Receiver<FromRelay>>>,
 }
 
-/// A claim in force, as routes lead to it.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    /// The client's own number for it, which tells it which app a request is for.
-    pub(crate) number: u64,
-    pub(crate) intercept: Intercept,
-    /// One more than that of the claim that this one took over from.
-    pub(crate) generation: u64,
-    /// Since when its owner has held it, over however many sessions.
-    pub(crate) since: SystemTime,
-    pub(crate) session: Arc<Session>,
-}
-
 impl Session {
-    pub(super) fn new(peer: Peer, hello: &Hello) -> Arc<Self> {
+    pub(super) fn new(peer: Peer, hello: &Hello, metrics: &TunnelMetrics) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let Peer { tunnel, identity } = peer;
         let (mail, mailbox) = mpsc::channel(MAILBOX);
-        let now = SystemTime::now();
         Arc::new(Self {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
             identity,
@@ -72,8 +72,11 @@ impl Session {
             instance: hello.instance,
             transport: tunnel.transport(),
             tunnel,
-            since: now,
-            last_seen: AtomicU64::new(UnixMillis::from(now).0),
+            since: SystemTime::now(),
+            load: Load::default(),
+            health: Health::new(),
+            metrics: metrics.clone(),
+            claims: Mutex::default(),
             mail,
             mailbox: Mutex::new(Some(mailbox)),
         })
@@ -91,12 +94,82 @@ impl Session {
         self.mailbox.lock().take()
     }
 
-    pub(super) fn seen(&self) {
-        self.last_seen.store(UnixMillis::from(SystemTime::now()).0, Ordering::Relaxed);
+    /// A word came on the tunnel, whichever: its end is there.
+    pub(crate) fn heard(&self) {
+        if self.health.hear() {
+            self.metrics.revived();
+            info!(session = %self.id, identity = %self.identity.name, "a tunnel can be reached again");
+            for claim in self.claims.lock().iter().filter_map(Weak::upgrade) {
+                claim.wake();
+            }
+        }
+    }
+
+    /// No word came although one was due: new requests keep off until there is one.
+    pub(crate) fn doubt(&self) {
+        if self.health.doubt() {
+            self.metrics.down("liveness");
+            let silent = self.heard_at().elapsed();
+            warn!(session = %self.id, identity = %self.identity.name, ?silent, "a tunnel is silent");
+            for claim in self.claims.lock().iter().filter_map(Weak::upgrade) {
+                claim.wake();
+            }
+        }
+    }
+
+    /// Since when its end may be gone.
+    pub(crate) fn doubted(&self) -> Option<Instant> {
+        self.health.doubted()
+    }
+
+    /// Its end was found out by an exchange, a moment before its own task hears of it.
+    pub(crate) fn lose(&self) {
+        self.health.lose();
+    }
+
+    /// It was counted as down.
+    pub(super) fn is_silent(&self) -> bool {
+        self.health.is_silent()
+    }
+
+    pub(crate) fn heard_since(&self, then: Instant) -> bool {
+        self.health.heard_since(then)
+    }
+
+    pub(crate) fn heard_at(&self) -> Instant {
+        self.health.heard()
+    }
+
+    /// How long the first word on a request, or the answer to a ping, may take before it is missed.
+    pub(crate) fn patience(&self) -> Duration {
+        self.health.patience(self.tunnel.rtt())
+    }
+
+    /// Has the client asked at once whether it is there.
+    pub(crate) fn ask(&self) {
+        self.health.ask();
+    }
+
+    /// Resolves when somebody has asked.
+    pub(super) async fn asked(&self) {
+        self.health.asked().await;
+    }
+
+    /// A ping was answered.
+    pub(super) fn answered_in(&self, round_trip: Duration) {
+        self.health.took(round_trip);
+    }
+
+    /// It has become a lane of this claim.
+    pub(super) fn carries(&self, claim: &Arc<Claim>) {
+        let mut claims = self.claims.lock();
+        claims.retain(|other| other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(claim)));
+        claims.push(Arc::downgrade(claim));
     }
 
     pub(crate) fn last_seen(&self) -> UnixMillis {
-        UnixMillis(self.last_seen.load(Ordering::Relaxed))
+        let now = SystemTime::now();
+        now.checked_sub(self.heard_at().elapsed()).unwrap_or(now).into()
     }
 
     /// Whom a conflict or a list names.

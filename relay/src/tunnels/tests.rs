@@ -61,7 +61,7 @@ impl World {
         let fields: Fields = [(&b"x-user"[..], value.as_bytes())].into_iter().collect();
         let request = RequestHead { fields, ..RequestHead::default() };
         let routes = self.port.registry.table(&"orders".parse().unwrap()).load_full();
-        routes.pick(&request).map(|claim| claim.session.identity.name.to_string())
+        routes.pick(&request).map(|claim| claim.owner.to_string())
     }
 
     async fn until(&self, what: &str, met: impl Fn(&Self) -> bool) {

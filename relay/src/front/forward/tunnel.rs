@@ -1,57 +1,104 @@
-//! Down a developer's tunnel. Nothing but the head and the beginning of the body, which is kept, leaves before the
-//! developer has accepted the request: until then it can go elsewhere.
+//! Down a developer's tunnel, and no further than may be taken back: what changes something is handed to the app only when it
+//! goes nowhere else any more, and what changes nothing is asked for elsewhere as long as no answer has begun.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use culvert_protocol::answers::{Answers, Said};
 use culvert_protocol::body::{Cut, Sink, TunnelReader};
-use culvert_protocol::frame::{self, Refusal};
+use culvert_protocol::frame;
 use culvert_protocol::head::Opening;
 use culvert_protocol::message::{RequestHead, ResponseHead};
 use culvert_protocol::tunnel::SendHalf;
+use tokio::time::Instant;
 
-use super::{Backend, Forwarded, carry, no_answer};
+use super::{Backend, Forwarded, Why, carry, is_lost, no_answer};
 use crate::failure::{Behind, Failure};
 use crate::front::caller::Caller;
-use crate::front::manners::{self, VIA_FIELD};
 use crate::front::record::Exchange;
 use crate::metrics::Reached;
 use crate::service::Service;
-use crate::tunnels::session::Claim;
+use crate::tunnels::claim::{Claim, Lane};
+use crate::tunnels::session::Carried;
 
 /// Opening a stream waits only at the tunnel's stream limit; a tunnel that full for that long is as good as none.
 const OPEN: Duration = Duration::from_secs(2);
 /// To hand a head to an app on the same machine, over any link that still is one.
 const ACCEPT: Duration = Duration::from_secs(10);
-/// The same for a request that can be asked for elsewhere instead: no caller waits longer for a dead tunnel.
-const FIRST_WORD: Duration = Duration::from_secs(3);
+/// A request that has had no word for so long leaves a tunnel that is silent altogether. Less than 3 s, which no caller is to
+/// wait for a dead one, and more than a hand-over between two networks takes.
+const FIRST_WORD: Duration = Duration::from_millis(2_500);
+/// How often a request that waits for its first word looks whether it should wait elsewhere.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Until when a request may be sent elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Movable {
+    /// It changes nothing, and all of it is here: until an answer has begun.
+    UntilAnswered,
+    /// Until we say that it goes nowhere else.
+    UntilConfirmed,
+    /// Nobody else is to be asked, so that nobody has to wait for a confirmation.
+    Never,
+}
+
+impl Movable {
+    fn of(request: &RequestHead, caller: &Caller<'_>, claim: &Claim) -> Self {
+        if caller.upload.is_whole() && request.is_safe() {
+            Self::UntilAnswered
+        } else if claim.intercept.on_unreachable.has_elsewhere() {
+            Self::UntilConfirmed
+        } else {
+            Self::Never
+        }
+    }
+}
 
 pub(crate) async fn forward(
-    request: &mut RequestHead,
+    request: &RequestHead,
     caller: &mut Caller<'_>,
-    claim: &Claim,
+    (claim, lane): (&Claim, &Lane),
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
-    let Ok(Ok(stream)) = caller.timer.within(OPEN, claim.session.tunnel.open()).await else {
-        return Ok(Forwarded::Unexecuted);
+    let Ok(opened) = caller.timer.within(OPEN, lane.session.tunnel.open()).await else {
+        return Ok(Forwarded::Unexecuted(Why::Full));
+    };
+    let Ok(stream) = opened else {
+        lane.session.lose();
+        return Ok(Forwarded::Unexecuted(Why::Cut));
     };
     exchange.reaches(Reached::Tunnel);
-    let pass = manners::pass(claim);
-    if manners::has_passed(request, &pass) {
-        return Err(Failure::Loop);
-    }
-    request.fields.push(VIA_FIELD.as_bytes(), pass.as_bytes());
+    let carried = Carried::by(&lane.session);
     let (read, write) = stream.split();
     let (mut frames, mut answers) = (frame::Writer::new(write), TunnelReader::new(read));
     let mut response = ResponseHead::default();
 
-    let first = offer(request, caller, claim, &mut frames, &mut answers, &mut response).await?;
-    if let Said::Refused(why) = first {
-        tracing::debug!(service = %service.name, ?why, "the developer refused a request: it goes to the upstream");
-        return Ok(Forwarded::Unexecuted);
+    let movable = Movable::of(request, caller, claim);
+    let offered =
+        offer(request, caller, (claim, lane), movable, &mut frames, &mut answers, &mut response).await?;
+    let first = match offered {
+        Ok(Said::Refused(why)) => return Ok(Forwarded::Unexecuted(Why::Refused(why))),
+        Ok(said) => said,
+        Err(why) => return Ok(Forwarded::Unexecuted(why)),
+    };
+    if movable == Movable::UntilConfirmed {
+        if first != Said::Accepted {
+            let what = "an answer to what it was not to have yet".to_owned();
+            return Err(Failure::BadAnswer(Behind::Tunnel, what));
+        }
+        // Said or not, from here on it may be the app's.
+        frames.confirmed().map_err(|fault| no_answer(Behind::Tunnel, fault.into()))?;
+        let mut sink = Sink::Tunnel(&mut frames);
+        let sending = caller.upload.send_kept(&mut sink);
+        match caller.timer.within(service.limits.body_idle, sending).await {
+            Ok(sent) => sent.map_err(|cut| no_answer(Behind::Tunnel, cut))?,
+            Err(_) => return Err(Failure::AnswerTimeout(Behind::Tunnel)),
+        }
     }
-    caller.upload.commit();
+    if movable != Movable::UntilAnswered {
+        caller.upload.commit();
+    }
     let mut backend = Backend {
         behind: Behind::Tunnel,
         sink: Sink::Tunnel(&mut frames),
@@ -60,30 +107,44 @@ pub(crate) async fn forward(
         patience: service.limits.response_idle,
         via: service.manners.says_via(),
         broken: false,
+        carried: Some(&carried),
     };
-    carry(request, caller, &mut backend, &mut response, Some(first), service, exchange).await?;
-    Ok(Forwarded::Answered)
+    let done = carry(request, caller, &mut backend, &mut response, Some(first), service, exchange).await;
+    match done {
+        // The tunnel is over, and with it whatever was made of the request.
+        Err(Failure::TunnelLost(_)) if movable == Movable::UntilAnswered && !caller.answer.is_committed() => {
+            lane.session.lose();
+            Ok(Forwarded::Unexecuted(Why::Cut))
+        }
+        Err(failure) => Err(failure),
+        Ok(_) => {
+            caller.upload.commit();
+            Ok(Forwarded::Answered)
+        }
+    }
 }
 
-/// Sends the head and what was kept of the body, and waits for the first word back. A request that changes nothing is asked for
-/// elsewhere where that word does not come; any other may have been executed, and is not.
+/// Sends the head, and what was kept of the body unless that waits for a confirmation, and waits for the first word back. A tunnel
+/// that has none is asked whether it is there; a request that may leaves one that is not.
 async fn offer(
     request: &RequestHead,
     caller: &mut Caller<'_>,
-    claim: &Claim,
+    (claim, lane): (&Claim, &Lane),
+    movable: Movable,
     frames: &mut frame::Writer<SendHalf>,
     answers: &mut TunnelReader,
     response: &mut ResponseHead,
-) -> Result<Said, Failure> {
-    let repeatable = caller.upload.is_whole() && request.is_safe();
-    let limit = if repeatable { FIRST_WORD } else { ACCEPT };
+) -> Result<Result<Said, Why>, Failure> {
+    let session = &lane.session;
+    let confirm = movable == Movable::UntilConfirmed;
     let Caller { upload, answer, timer, peer, .. } = caller;
-    let offered = async {
-        frames.request(
-            Opening::Http { claim: claim.number, peer: Some(&peer.shown), confirm: false },
-            request,
-        )?;
-        upload.send_kept(&mut Sink::Tunnel(frames)).await?;
+    let opening = Opening::Http { claim: lane.number, peer: Some(&peer.shown), confirm };
+    let offering = async {
+        frames.request(opening, request)?;
+        match confirm {
+            true => frames.flush().await?,
+            false => upload.send_kept(&mut Sink::Tunnel(frames)).await?,
+        }
         let mut answers = Answers::Tunnel(answers);
         tokio::select! {
             biased;
@@ -92,11 +153,51 @@ async fn offer(
             () = answer.gone() => Ok(None),
         }
     };
-    match timer.within(limit, offered).await {
-        Ok(Ok(Some(said))) => Ok(said),
-        Ok(Ok(None)) => Err(Failure::CallerGone),
-        Ok(Err(Cut::Io(_) | Cut::Ended)) | Err(_) if repeatable => Ok(Said::Refused(Refusal::Other)),
-        Ok(Err(cut)) => Err(no_answer(Behind::Tunnel, cut)),
-        Err(_) => Err(Failure::AnswerTimeout(Behind::Tunnel)),
+    let mut offering = pin!(offering);
+    let begun = Instant::now();
+    let mut asked = None;
+    let mut wait = session.patience();
+    loop {
+        match timer.within(wait, offering.as_mut()).await {
+            Ok(Ok(Some(said))) => {
+                session.heard();
+                return Ok(Ok(said));
+            }
+            Ok(Ok(None)) => return Err(Failure::CallerGone),
+            Ok(Err(cut)) => {
+                if is_lost(&cut) {
+                    session.lose();
+                }
+                let moved = movable != Movable::Never && matches!(cut, Cut::Io(_) | Cut::Ended);
+                return if moved { Ok(Err(Why::Cut)) } else { Err(no_answer(Behind::Tunnel, cut)) };
+            }
+            Err(_) => {}
+        }
+        match asked {
+            None => {
+                session.ask();
+                asked = Some(Instant::now());
+                wait = session.patience();
+                continue;
+            }
+            Some(at) if !session.heard_since(at) => session.doubt(),
+            Some(_) => {}
+        }
+        wait = LOOK;
+        let silent = session.doubted().is_some();
+        let late = begun.elapsed() >= FIRST_WORD;
+        match movable {
+            Movable::Never if silent && late => {
+                return Err(Failure::TunnelLost("it is silent".to_owned()));
+            }
+            Movable::Never if begun.elapsed() >= ACCEPT => {
+                return Err(Failure::AnswerTimeout(Behind::Tunnel));
+            }
+            Movable::Never => {}
+            // Another tunnel to the same developer is worth no wait at all.
+            _ if silent && (late || claim.lane(&[lane.fence]).is_some()) => return Ok(Err(Why::Silent)),
+            _ if begun.elapsed() >= ACCEPT => return Ok(Err(Why::Late)),
+            _ => {}
+        }
     }
 }

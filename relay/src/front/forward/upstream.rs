@@ -64,7 +64,7 @@ async fn attempt(
         Err(_) => return Err(Failure::AnswerTimeout(Behind::Upstream)),
     };
     let (behind, patience, via) = (Behind::Upstream, limits.response_head, service.manners.says_via());
-    let mut backend = Backend { behind, sink, answers, patience, via, broken };
+    let mut backend = Backend { behind, sink, answers, patience, via, broken, carried: None };
     let whole = carry(request, caller, &mut backend, response, None, service, exchange).await?;
     caller.upload.commit();
     if whole {

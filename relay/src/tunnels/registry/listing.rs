@@ -29,8 +29,8 @@ fn listed(entry: &Entry) -> ListedIntercept {
         mode: intercept.mode.to_string(),
         on_unreachable: intercept.on_unreachable.to_string(),
         generation: claim.generation,
-        holder: claim.session.holder(claim.since),
-        transports: vec![claim.session.transport.to_string()],
-        expires: None,
+        holder: claim.holder(),
+        transports: claim.transports(),
+        expires: claim.expires.map(Into::into),
     }
 }

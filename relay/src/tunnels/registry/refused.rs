@@ -18,6 +18,8 @@ pub(crate) enum Refused {
     TooManyClaims,
     #[error("claims change too fast on this tunnel: 20 a second are taken, after the first few hundred")]
     TooFast,
+    #[error("the time that it was asked for is over")]
+    Expired,
     #[error("too many tunnels")]
     TooManySessions,
 }
@@ -46,6 +48,7 @@ impl Refused {
             Self::NoSuchService { .. } => (DeniedCode::NoSuchService, None),
             Self::NotAllowed(_) => (DeniedCode::NotAllowed, None),
             Self::TooManyClaims | Self::TooFast | Self::TooManySessions => (DeniedCode::TooMany, None),
+            Self::Expired => (DeniedCode::Expired, None),
         };
         FromRelay::Denied { claim, code, message: self.to_string(), holder }
     }
@@ -58,6 +61,7 @@ impl Refused {
             Self::NotAllowed(_) => "not_allowed",
             Self::TooManyClaims | Self::TooManySessions => "too_many",
             Self::TooFast => "too_fast",
+            Self::Expired => "expired",
         }
     }
 }

@@ -7,11 +7,20 @@ use culvert_protocol::message::{Fields, RequestHead};
 use super::*;
 use crate::tunnels::tests::dialer::{People, intercept};
 
+/// Some relay, of an authority that all of them have.
+fn stamps(relay: &str) -> Stamps {
+    Stamps::new(&culvert_certs::Secret::new([7; 32]), relay.to_owned())
+}
+
 fn registry() -> Arc<Registry> {
+    replica("r1")
+}
+
+fn replica(relay: &str) -> Arc<Registry> {
     let service = |name: &str, all_traffic| {
-        (name.parse().unwrap(), vec!["127.0.0.1:8080".to_owned()], Terms { all_traffic })
+        (name.parse().unwrap(), vec!["127.0.0.1:8080".to_owned()], policy::Terms { all_traffic })
     };
-    Registry::new([service("orders", true), service("carts", false)], Gauge::default())
+    Registry::new([service("orders", true), service("carts", false)], Gauge::default(), stamps(relay))
 }
 
 /// Whose session a request to `orders` with this header goes to.
@@ -19,7 +28,28 @@ fn goes_to(registry: &Registry, value: &str) -> Option<String> {
     let fields: Fields = [(&b"x-user"[..], value.as_bytes())].into_iter().collect();
     let request = RequestHead { fields, ..RequestHead::default() };
     let routes = registry.table(&"orders".parse().unwrap()).load_full();
-    routes.pick(&request).map(|claim| claim.session.host.clone())
+    routes.pick(&request).and_then(|claim| claim.lane(&[])).map(|lane| lane.session.host.clone())
+}
+
+/// As a client announces without a stamp.
+trait Claims {
+    fn claims(
+        &self,
+        session: &Arc<Session>,
+        number: u64,
+        intercept: Intercept,
+    ) -> Result<Registration, Refused>;
+}
+
+impl Claims for Arc<Registry> {
+    fn claims(
+        &self,
+        session: &Arc<Session>,
+        number: u64,
+        intercept: Intercept,
+    ) -> Result<Registration, Refused> {
+        self.register(session, Announced { number, intercept, stamp: None })
+    }
 }
 
 fn told(session: &Session, mail: &mut Option<tokio::sync::mpsc::Receiver<FromRelay>>) -> Vec<FromRelay> {
@@ -31,7 +61,7 @@ fn told(session: &Session, mail: &mut Option<tokio::sync::mpsc::Receiver<FromRel
 fn a_claim_is_in_force_for_as_long_as_its_guard() {
     let (people, registry) = (People::new(), registry());
     let alice = people.session("alice", "laptop", 1);
-    let claim = registry.register(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let claim = registry.claims(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
     assert_eq!((claim.generation, &claim.listen[..]), (1, &["127.0.0.1:8080".to_owned()][..]));
     assert_eq!(goes_to(&registry, "alice").as_deref(), Some("laptop"));
     assert_eq!(goes_to(&registry, "bob"), None);
@@ -45,7 +75,7 @@ fn a_task_that_panics_leaves_no_dead_route_behind() {
     let alice = people.session("alice", "laptop", 1);
     let held = Arc::clone(&registry);
     let panicked = std::thread::spawn(move || {
-        let _claim = held.register(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+        let _claim = held.claims(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
         panic!("on purpose");
     });
     assert!(panicked.join().is_err());
@@ -62,8 +92,8 @@ fn my_own_dead_session_is_never_in_my_way() {
         (("a", "x-user=alice"), ("b", "x-user=alice")),
         (("a", "x-user=alice"), ("a", "x-user=alice")),
     ] {
-        let first = registry.register(&dead, 7, intercept(older.0, "orders", older.1)).unwrap();
-        let second = registry.register(&back, 1, intercept(newer.0, "orders", newer.1)).unwrap();
+        let first = registry.claims(&dead, 7, intercept(older.0, "orders", older.1)).unwrap();
+        let second = registry.claims(&back, 1, intercept(newer.0, "orders", newer.1)).unwrap();
         assert_eq!(second.generation, 2);
         let value = newer.1.strip_prefix("x-user=").unwrap();
         assert_eq!(goes_to(&registry, value).as_deref(), Some("back"));
@@ -89,8 +119,8 @@ fn my_own_dead_session_is_never_in_my_way() {
 fn a_client_that_dials_again_is_not_told_that_it_superseded_itself() {
     let (people, registry) = (People::new(), registry());
     let (first, again) = (people.session("alice", "laptop", 1), people.session("alice", "laptop", 1));
-    let _first = registry.register(&first, 1, intercept("a", "orders", "x-user=alice")).unwrap();
-    let _again = registry.register(&again, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let _first = registry.claims(&first, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let _again = registry.claims(&again, 1, intercept("a", "orders", "x-user=alice")).unwrap();
     assert_eq!(told(&first, &mut None), []);
 }
 
@@ -98,13 +128,13 @@ fn a_client_that_dials_again_is_not_told_that_it_superseded_itself() {
 fn somebody_elses_requests_are_theirs_and_the_refusal_names_them() {
     let (people, registry) = (People::new(), registry());
     let (alice, bob) = (people.session("alice", "laptop", 1), people.session("bob", "desk", 2));
-    let _claim = registry.register(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let _claim = registry.claims(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
     let both = Intercept {
         matcher: Matcher::new(["x-user=alice".parse().unwrap(), "x-team=red".parse().unwrap()]).unwrap(),
         ..intercept("b", "orders", "x-user=alice")
     };
     for taken in [intercept("a", "orders", "x-user=alice"), both] {
-        let refused = registry.register(&bob, 9, taken).unwrap_err();
+        let refused = registry.claims(&bob, 9, taken).unwrap_err();
         let FromRelay::Denied { claim: 9, code: DeniedCode::Conflict, message, holder: Some(holder) } =
             refused.denial(9)
         else {
@@ -113,22 +143,22 @@ fn somebody_elses_requests_are_theirs_and_the_refusal_names_them() {
         assert_eq!(message, "alice on laptop holds x-user=alice already");
         assert_eq!((holder.owner.as_str(), holder.host.as_str()), ("alice", "laptop"));
     }
-    let _other_value = registry.register(&bob, 1, intercept("b", "orders", "x-user=bob")).unwrap();
-    let _other_service = registry.register(&bob, 2, intercept("c", "carts", "x-user=alice")).unwrap();
+    let _other_value = registry.claims(&bob, 1, intercept("b", "orders", "x-user=bob")).unwrap();
+    let _other_service = registry.claims(&bob, 2, intercept("c", "carts", "x-user=alice")).unwrap();
 }
 
 #[test]
 fn all_traffic_is_what_others_leave_over_and_one_persons_only() {
     let (people, registry) = (People::new(), registry());
     let (alice, bob) = (people.session("alice", "laptop", 1), people.session("bob", "desk", 2));
-    let _all = registry.register(&alice, 1, intercept("all", "orders", "")).unwrap();
-    let _some = registry.register(&bob, 1, intercept("some", "orders", "x-user=bob")).unwrap();
+    let _all = registry.claims(&alice, 1, intercept("all", "orders", "")).unwrap();
+    let _some = registry.claims(&bob, 1, intercept("some", "orders", "x-user=bob")).unwrap();
     assert_eq!(goes_to(&registry, "bob").as_deref(), Some("desk"));
     assert_eq!(goes_to(&registry, "anybody").as_deref(), Some("laptop"));
-    let refused = registry.register(&bob, 2, intercept("all", "orders", "")).unwrap_err();
+    let refused = registry.claims(&bob, 2, intercept("all", "orders", "")).unwrap_err();
     assert!(matches!(refused, Refused::Conflict { .. }), "{refused:?}");
 
-    let refused = registry.register(&bob, 3, intercept("all", "carts", "")).unwrap_err();
+    let refused = registry.claims(&bob, 3, intercept("all", "carts", "")).unwrap_err();
     assert!(refused.to_string().contains("may not take all traffic of carts"), "{refused}");
     assert!(refused.to_string().ends_with("(rule all-traffic)"), "{refused}");
 }
@@ -137,19 +167,19 @@ fn all_traffic_is_what_others_leave_over_and_one_persons_only() {
 fn coming_back_does_not_change_who_wins() {
     let (people, registry) = (People::new(), registry());
     let (alice, bob) = (people.session("alice", "laptop", 1), people.session("bob", "desk", 2));
-    let one = registry.register(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let one = registry.claims(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
     let team = |value: &str| format!("x-team={value}");
-    let _other = registry.register(&bob, 1, intercept("b", "orders", &team("red"))).unwrap();
+    let _other = registry.claims(&bob, 1, intercept("b", "orders", &team("red"))).unwrap();
     let fields: Fields = [(&b"x-user"[..], &b"alice"[..]), (b"x-team", b"red")].into_iter().collect();
     let request = RequestHead { fields, ..RequestHead::default() };
     let winner = || {
         let routes = registry.table(&"orders".parse().unwrap()).load_full();
-        routes.pick(&request).map(|claim| (claim.session.host.clone(), claim.since))
+        routes.pick(&request).map(|claim| (claim.host.clone(), claim.since))
     };
     let (host, since) = winner().unwrap();
     assert_eq!(host, "laptop", "the older of two equally specific claims");
     let back = people.session("alice", "laptop", 3);
-    let _again = registry.register(&back, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let _again = registry.claims(&back, 1, intercept("a", "orders", "x-user=alice")).unwrap();
     drop(one);
     assert_eq!(winner(), Some((host, since)));
 }
@@ -159,7 +189,7 @@ fn a_service_that_is_not_here_is_named_with_the_one_that_was_meant() {
     let (people, registry) = (People::new(), registry());
     let alice = people.session("alice", "laptop", 1);
     let said = |service: &str| {
-        registry.register(&alice, 1, intercept("a", service, "x-user=alice")).unwrap_err().to_string()
+        registry.claims(&alice, 1, intercept("a", service, "x-user=alice")).unwrap_err().to_string()
     };
     assert_eq!(said("order"), "no service `order` here: did you mean `orders`?");
     assert_eq!(said("billing"), "no service `billing` here: there is carts, orders");
@@ -170,7 +200,7 @@ fn one_person_cannot_fill_the_relay() {
     let (people, registry) = (People::new(), registry());
     let (alice, bob) = (people.session("alice", "laptop", 1), people.session("bob", "desk", 2));
     let claim = |session, n: u64| {
-        registry.register(session, n, intercept(&format!("n{n}"), "orders", &format!("x-user=u{n}")))
+        registry.claims(session, n, intercept(&format!("n{n}"), "orders", &format!("x-user=u{n}")))
     };
     let mut held: Vec<_> = (0..200).map(|n| claim(&alice, n).unwrap()).collect();
     let refused = claim(&alice, 200).unwrap_err();
@@ -185,7 +215,7 @@ fn one_person_cannot_fill_the_relay() {
 fn a_list_shows_who_holds_what() {
     let (people, registry) = (People::new(), registry());
     let alice = people.session("alice", "laptop\x1b[2J", 1);
-    let _claim = registry.register(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let _claim = registry.claims(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
     let [FromRelay::Listing { services, intercepts, more: false }] = &registry.listing()[..] else {
         panic!()
     };
@@ -193,4 +223,193 @@ fn a_list_shows_who_holds_what() {
     let [listed] = &intercepts[..] else { panic!() };
     assert_eq!((listed.matcher.as_str(), listed.generation), ("x-user=alice", 1));
     assert_eq!((listed.holder.owner.as_str(), listed.holder.host.as_str()), ("alice", "laptop??2J"));
+}
+
+/// What a request to `orders` with this header goes to, as the front door sees it.
+fn claim_of(registry: &Registry, value: &str) -> Option<Arc<Claim>> {
+    let fields: Fields = [(&b"x-user"[..], value.as_bytes())].into_iter().collect();
+    let request = RequestHead { fields, ..RequestHead::default() };
+    registry.table(&"orders".parse().unwrap()).load().pick(&request).cloned()
+}
+
+fn kept(policy: &str, ttl: Option<&str>) -> Intercept {
+    Intercept {
+        on_unreachable: policy.parse().unwrap(),
+        ttl: ttl.map(|ttl| ttl.parse().unwrap()),
+        ..intercept("a", "orders", "x-user=alice")
+    }
+}
+
+#[test]
+fn a_process_with_two_tunnels_holds_its_claim_until_the_last_is_gone() {
+    let (people, registry) = (People::new(), registry());
+    let (one, two) = (people.session("alice", "laptop", 1), people.session("alice", "laptop", 1));
+    let first = registry.claims(&one, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let second = registry.claims(&two, 5, intercept("a", "orders", "x-user=alice")).unwrap();
+    assert!(!first.joined && second.joined);
+    assert_eq!((first.generation, second.generation), (1, 1));
+    let claim = claim_of(&registry, "alice").unwrap();
+    assert_eq!(claim.transports(), ["tls", "tls"]);
+    // The next exchange goes where fewer are under way.
+    assert_eq!(claim.lane(&[]).unwrap().number, 1);
+    let busy = crate::tunnels::session::Carried::by(&one);
+    assert_eq!(claim.lane(&[]).unwrap().number, 5);
+    drop(busy);
+    first.end(Ended::Withdrawn, false);
+    assert_eq!(claim_of(&registry, "alice").unwrap().lane(&[]).unwrap().number, 5);
+    second.end(Ended::Withdrawn, false);
+    assert!(claim_of(&registry, "alice").is_none());
+}
+
+#[test]
+fn another_process_of_mine_supersedes_every_tunnel_of_the_first_at_once() {
+    let (people, registry) = (People::new(), registry());
+    let (one, two) = (people.session("alice", "laptop", 1), people.session("alice", "laptop", 1));
+    let newer = people.session("alice", "desk", 2);
+    let _first = registry.claims(&one, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let _second = registry.claims(&two, 5, intercept("a", "orders", "x-user=alice")).unwrap();
+    let newest = registry.claims(&newer, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    assert_eq!((newest.generation, newest.joined), (2, false));
+    for (session, number) in [(&one, 1), (&two, 5)] {
+        let told = told(session, &mut None);
+        assert!(matches!(told[..], [FromRelay::Superseded { claim, .. }] if claim == number), "{told:?}");
+    }
+    assert_eq!(claim_of(&registry, "alice").unwrap().transports(), ["tls"]);
+}
+
+#[test]
+fn a_tunnel_in_doubt_gets_no_request_until_it_says_a_word() {
+    let (people, registry) = (People::new(), registry());
+    let (one, two) = (people.session("alice", "laptop", 1), people.session("alice", "laptop", 1));
+    let _first = registry.claims(&one, 1, kept("hold:3s", None)).unwrap();
+    let _second = registry.claims(&two, 2, kept("hold:3s", None)).unwrap();
+    let claim = claim_of(&registry, "alice").unwrap();
+    one.doubt();
+    assert_eq!(claim.lane(&[]).unwrap().number, 2);
+    assert_eq!(claim.unreachable(), None);
+    two.doubt();
+    assert!(claim.lane(&[]).is_none() && claim.unreachable().is_some());
+    let mut woken = next_change(&claim);
+    one.heard();
+    assert!(woken(), "callers who wait were not told");
+    assert_eq!(claim.lane(&[]).unwrap().number, 1);
+}
+
+/// Whether the claim's next change has come.
+fn next_change(claim: &Arc<Claim>) -> impl FnMut() -> bool {
+    let claim = Arc::clone(claim);
+    let mut changed = Box::pin(async move {
+        let mut changed = std::pin::pin!(claim.changed());
+        changed.as_mut().enable();
+        changed.await;
+    });
+    let mut poll = move || {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        std::future::Future::poll(changed.as_mut(), &mut cx).is_ready()
+    };
+    assert!(!poll());
+    poll
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_lost_is_expected_back_for_as_long_as_the_policy_says() {
+    let (people, registry) = (People::new(), registry());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let expiring = registry.expire(stop.clone());
+    let story = async {
+        for (policy, ended, seconds) in [
+            ("hold:3s", Ended::Lost, Some(3)),
+            ("503", Ended::Lost, Some(60)),
+            ("upstream", Ended::Lost, None),
+            ("hold:3s", Ended::Withdrawn, None),
+            ("hold:3s", Ended::Left, None),
+            ("503", Ended::Stopped, None),
+        ] {
+            let alice = people.session("alice", "laptop", 1);
+            registry.claims(&alice, 1, kept(policy, None)).unwrap().end(ended, false);
+            let Some(seconds) = seconds else {
+                assert!(claim_of(&registry, "alice").is_none(), "{policy} {ended:?}");
+                continue;
+            };
+            let claim = claim_of(&registry, "alice").unwrap();
+            assert!(claim.lane(&[]).is_none() && claim.unreachable().is_some());
+            tokio::time::sleep(Duration::from_millis(seconds * 1000 - 100)).await;
+            assert!(claim_of(&registry, "alice").is_some(), "{policy}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(claim_of(&registry, "alice").is_none(), "{policy}");
+        }
+        // The same process comes back to what it holds.
+        let (lost, back) = (people.session("alice", "laptop", 1), people.session("alice", "laptop", 1));
+        drop(registry.claims(&lost, 1, kept("hold:3s", None)).unwrap());
+        let again = registry.claims(&back, 1, kept("hold:3s", None)).unwrap();
+        assert!(again.joined && claim_of(&registry, "alice").unwrap().lane(&[]).is_some());
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(claim_of(&registry, "alice").is_some(), "a claim that is held again was taken out");
+        stop.cancel();
+    };
+    tokio::join!(expiring, story);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_ends_when_its_time_is_over_and_its_client_is_told() {
+    let (people, registry) = (People::new(), registry());
+    let stop = tokio_util::sync::CancellationToken::new();
+    let expiring = registry.expire(stop.clone());
+    let story = async {
+        let alice = people.session("alice", "laptop", 1);
+        let _claim = registry.claims(&alice, 9, kept("upstream", Some("10s"))).unwrap();
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert!(claim_of(&registry, "alice").is_some());
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        assert!(claim_of(&registry, "alice").is_none());
+        let told = told(&alice, &mut None);
+        assert!(
+            matches!(told[..], [FromRelay::Denied { claim: 9, code: DeniedCode::Expired, .. }]),
+            "{told:?}"
+        );
+        stop.cancel();
+    };
+    tokio::join!(expiring, story);
+}
+
+#[test]
+fn the_earlier_claim_wins_on_every_replica_and_the_loser_is_told() {
+    let (people, one, two) = (People::new(), replica("r1"), replica("r2"));
+    let (alice, bob) = (people.session("alice", "laptop", 1), people.session("bob", "desk", 2));
+    let (alice2, bob2) = (people.session("alice", "laptop", 1), people.session("bob", "desk", 2));
+    let mine = || intercept("a", "orders", "x-user=alice");
+    let earlier = one.claims(&alice, 1, mine()).unwrap();
+    let stamp = earlier.stamp.clone();
+    // Bob comes first to the other replica, but later than Alice to any.
+    std::thread::sleep(Duration::from_millis(5));
+    let later = two.claims(&bob2, 3, intercept("b", "orders", "x-user=alice")).unwrap();
+    let forged = Stamp { since: UnixMillis(1), ..stamp.clone() };
+    let announced = |stamp| Announced { number: 1, intercept: mine(), stamp: Some(stamp) };
+    assert!(matches!(two.register(&alice2, announced(forged)), Err(Refused::Conflict { .. })));
+    let moved = two.register(&alice2, announced(stamp.clone())).unwrap();
+    assert_eq!(moved.stamp, stamp);
+    let told = told(&bob2, &mut None);
+    let [FromRelay::Denied { claim: 3, code: DeniedCode::Conflict, holder: Some(holder), .. }] = &told[..]
+    else {
+        panic!("{told:?}")
+    };
+    assert_eq!(holder.owner, "alice");
+    // And the other way round.
+    let announced = Announced {
+        number: 1,
+        intercept: intercept("b", "orders", "x-user=alice"),
+        stamp: Some(later.stamp.clone()),
+    };
+    assert!(matches!(one.register(&bob, announced), Err(Refused::Conflict { .. })));
+}
+
+#[test]
+fn a_time_that_is_over_does_not_begin_anew_at_the_next_relay() {
+    let (people, registry) = (People::new(), registry());
+    let alice = people.session("alice", "laptop", 1);
+    let intercept = kept("upstream", Some("1h"));
+    let long_ago = SystemTime::now() - Duration::from_secs(3_601);
+    let stamp = stamps("r9").stamp(&alice.identity.name, &intercept, long_ago, "r9");
+    let late = registry.register(&alice, Announced { number: 1, intercept, stamp: Some(stamp) });
+    assert!(matches!(late, Err(Refused::Expired)), "{late:?}");
 }

@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::metrics::TunnelMetrics;
 use crate::tunnels::Peer;
 use crate::tunnels::session::Session;
 
@@ -69,7 +70,7 @@ impl People {
         let identity = Identity::from_verified(&self.login(name).certificate).unwrap();
         let (ours, _theirs) = tokio::io::duplex(64);
         let (tunnel, _driver) = Tunnel::yamux(ours, Side::Listener, Limits::of(Side::Listener));
-        Session::new(Peer { tunnel, identity }, &hello(host, instance))
+        Session::new(Peer { tunnel, identity }, &hello(host, instance), &TunnelMetrics::default())
     }
 }
 

@@ -1,0 +1,132 @@
+//! Whether the far end of a tunnel can be believed to be there: when it last said a word, and whether that is in doubt. Pure
+//! but for the clock; who pings, logs and counts is told by what the methods return.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The shortest silence after a request's head, and after the ping that asks about it, that means anything: below it are
+/// the pauses of a busy machine and of one lost packet.
+const SHORTEST: Duration = Duration::from_millis(300);
+/// A control stream that has been silent for so long is in doubt even if nobody waits for anything: two of its pings, and what
+/// answers them, went missing.
+pub(crate) const DOUBT: Duration = Duration::from_millis(2_500);
+
+#[derive(Debug)]
+pub(crate) struct Health {
+    began: Instant,
+    /// Milliseconds since `began` of the last word.
+    heard: AtomicU64,
+    /// The same of when it came in doubt, and one more: 0 is no doubt.
+    doubted: AtomicU64,
+    /// The same of when it turned out to be over, which no word ends.
+    lost: AtomicU64,
+    /// Microseconds that the last ping took, by the control stream's own count; 0 before the first.
+    round_trip: AtomicU64,
+    /// Somebody wants to know at once.
+    ask: Notify,
+}
+
+impl Health {
+    pub(super) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            heard: AtomicU64::new(0),
+            doubted: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            round_trip: AtomicU64::new(0),
+            ask: Notify::new(),
+        }
+    }
+
+    /// A word came. Returns whether that ends a doubt.
+    pub(super) fn hear(&self) -> bool {
+        self.heard.store(self.now(), Relaxed);
+        self.doubted.load(Relaxed) != 0 && self.doubted.swap(0, Relaxed) != 0
+    }
+
+    /// It came in doubt. Returns whether it was not before.
+    pub(super) fn doubt(&self) -> bool {
+        self.doubted.compare_exchange(0, self.now() + 1, Relaxed, Relaxed).is_ok()
+    }
+
+    /// It is over.
+    pub(super) fn lose(&self) {
+        let _ = self.lost.compare_exchange(0, self.now() + 1, Relaxed, Relaxed);
+    }
+
+    /// Since when it is in doubt, or over.
+    pub(super) fn doubted(&self) -> Option<Instant> {
+        let since = |at: &AtomicU64| at.load(Relaxed).checked_sub(1);
+        let since = since(&self.doubted).or_else(|| since(&self.lost))?;
+        Some(self.began + Duration::from_millis(since))
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.doubted.load(Relaxed) != 0
+    }
+
+    /// Whether there was a word since then. Rounded so that none is overlooked.
+    pub(super) fn heard_since(&self, then: Instant) -> bool {
+        self.heard() + Duration::from_millis(1) >= then
+    }
+
+    pub(super) fn heard(&self) -> Instant {
+        self.began + Duration::from_millis(self.heard.load(Relaxed))
+    }
+
+    pub(super) fn took(&self, round_trip: Duration) {
+        let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX).max(1);
+        self.round_trip.store(micros, Relaxed);
+    }
+
+    /// How long a word that was asked for may take. The longer of two measurements: a ping may wait behind data, and then so
+    /// does an answer.
+    pub(super) fn patience(&self, round_trip: Option<Duration>) -> Duration {
+        let own = Duration::from_micros(self.round_trip.load(Relaxed));
+        (round_trip.unwrap_or_default().max(own) * 4).clamp(SHORTEST, DOUBT)
+    }
+
+    /// Has the control stream's task ping at once.
+    pub(super) fn ask(&self) {
+        self.ask.notify_one();
+    }
+
+    pub(super) async fn asked(&self) {
+        self.ask.notified().await;
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_doubt_begins_once_and_any_word_ends_it() {
+        let health = Health::new();
+        assert_eq!(health.doubted(), None);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert!(health.doubt() && !health.doubt());
+        assert_eq!(health.doubted().unwrap().elapsed(), Duration::ZERO);
+        assert_eq!(health.heard().elapsed(), Duration::from_secs(3));
+        assert!(health.hear() && !health.hear());
+        assert_eq!((health.doubted(), health.heard().elapsed()), (None, Duration::ZERO));
+    }
+
+    #[tokio::test]
+    async fn a_slow_link_is_given_four_round_trips_and_no_link_for_ever() {
+        let health = Health::new();
+        assert_eq!(health.patience(None), SHORTEST);
+        assert_eq!(health.patience(Some(Duration::from_millis(200))), Duration::from_millis(800));
+        health.took(Duration::from_millis(400));
+        assert_eq!(health.patience(Some(Duration::from_millis(200))), Duration::from_millis(1_600));
+        health.took(Duration::from_secs(5));
+        assert_eq!(health.patience(None), DOUBT);
+    }
+}
