@@ -6,7 +6,7 @@
 mod answer;
 mod head;
 mod stream;
-mod websocket;
+pub(crate) mod websocket;
 
 pub use answer::Answer;
 pub use head::{request, request_to, response, response_from};

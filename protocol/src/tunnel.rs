@@ -25,17 +25,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 mod closed;
 mod quic;
+mod tcp;
+mod websocket;
 mod yamux;
 
 pub use closed::{CloseCode, CloseReason, Closed, Lost, StreamError};
 pub use quic::{Quic, quic_transport};
+pub use tcp::tune_tcp;
+pub use websocket::{UpgradeError, WebSocket};
 pub use yamux::{Driver, Yamux};
 
-/// The longest silence of a living peer. A dead path is noticed within this even if nothing is being sent.
-pub const IDLE_LIMIT: Duration = Duration::from_secs(10);
+/// The longest silence of a living peer. A dead path is noticed within this even if nothing is being sent. Long enough for
+/// what heals by itself (a change of networks, a lift, a process that is stopped for ten seconds) to cost no answer that is
+/// under way; requests that come meanwhile need not wait for it.
+pub const IDLE_LIMIT: Duration = Duration::from_secs(12);
 
-/// How often an otherwise silent side says something: three of these may get lost before the limit is reached.
-const KEEP_ALIVE: Duration = Duration::from_millis(2_500);
+/// How often an otherwise silent side says something: ten of these may get lost before the limit is reached. The limit is
+/// kept to within one of them.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
 /// The most streams that one side lets the other have open: one developer's share of a relay's callers.
 pub const MAX_STREAMS: u32 = 1_000;
@@ -72,15 +79,28 @@ impl Limits {
 pub enum Transport {
     Quic,
     Tls,
+    WebSocket,
 }
 
 impl Transport {
+    /// The best one first.
+    pub const ALL: [Self; 3] = [Self::Quic, Self::Tls, Self::WebSocket];
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Quic => "quic",
             Self::Tls => "tls",
+            Self::WebSocket => "ws",
         }
     }
+}
+
+/// What a tunnel has carried since it began, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// As they left: over QUIC with everything that QUIC adds, over a byte stream without what that one adds.
+    pub sent: u64,
+    pub received: u64,
 }
 
 impl fmt::Display for Transport {
@@ -107,7 +127,15 @@ impl Tunnel {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (yamux, driver) = Yamux::new(io, side, limits);
+        Self::yamux_over(Transport::Tls, io, side, limits)
+    }
+
+    /// The same for a byte stream that `transport` has brought.
+    pub fn yamux_over<T>(transport: Transport, io: T, side: Side, limits: Limits) -> (Self, Driver)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (yamux, driver) = Yamux::new(transport, io, side, limits);
         (Self::Yamux(yamux), driver)
     }
 
@@ -147,7 +175,7 @@ impl Tunnel {
     pub fn transport(&self) -> Transport {
         match self {
             Self::Quic(_) => Transport::Quic,
-            Self::Yamux(_) => Transport::Tls,
+            Self::Yamux(tunnel) => tunnel.transport(),
         }
     }
 
@@ -159,11 +187,19 @@ impl Tunnel {
         }
     }
 
-    /// The round trip as the transport measures it. yamux keeps its own to itself.
+    /// The round trip as the multiplexer measures it: QUIC with every acknowledgement, yamux with its pings, at once and
+    /// then every 10 s, which wait with the data that is under way. `None` until the first answer.
     pub fn rtt(&self) -> Option<Duration> {
         match self {
             Self::Quic(tunnel) => Some(tunnel.rtt()),
-            Self::Yamux(_) => None,
+            Self::Yamux(tunnel) => tunnel.rtt(),
+        }
+    }
+
+    pub fn traffic(&self) -> Traffic {
+        match self {
+            Self::Quic(tunnel) => tunnel.traffic(),
+            Self::Yamux(tunnel) => tunnel.traffic(),
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) fn switched(upgrade: &[u8], key: Option<&[u8]>, head: &mut ResponseHe
 }
 
 /// RFC 6455 §4.2.2.
-fn accept(key: &[u8]) -> String {
+pub(crate) fn accept(key: &[u8]) -> String {
     let mut digest = Sha1::new();
     digest.update(key);
     digest.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");

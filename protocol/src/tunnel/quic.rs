@@ -15,7 +15,9 @@ use bytes::Bytes;
 use quinn::{ConnectionError, IdleTimeout, ReadError, StoppedError, VarInt, WriteError};
 use tokio::io::{AsyncWrite, ReadBuf};
 
-use super::{CloseCode, CloseReason, Closed, IDLE_LIMIT, KEEP_ALIVE, Lost, MAX_STREAMS, Side, StreamError};
+use super::{
+    CloseCode, CloseReason, Closed, IDLE_LIMIT, KEEP_ALIVE, Lost, MAX_STREAMS, Side, StreamError, Traffic,
+};
 
 /// Streams granted to a fresh tunnel. quinn pays memory for every granted stream up front (31 KiB for an idle
 /// connection with 16, 113 KiB with 1,024), and most tunnels never have more than a few requests at once. It announces
@@ -143,6 +145,11 @@ impl Quic {
 
     pub(super) fn rtt(&self) -> Duration {
         self.shared.connection.rtt()
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        let stats = self.shared.connection.stats();
+        Traffic { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
     }
 }
 

@@ -8,8 +8,9 @@
 //!   dropped unfinished never leaves with a FIN.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
@@ -17,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{CloseCode, CloseReason, Closed, Limits, Side};
+use super::{CloseCode, CloseReason, Closed, Limits, Side, Traffic, Transport};
 
 mod driver;
 mod machine;
@@ -49,11 +50,11 @@ struct Handle {
 }
 
 impl Yamux {
-    pub(super) fn new<T>(io: T, side: Side, limits: Limits) -> (Self, Driver)
+    pub(super) fn new<T>(transport: Transport, io: T, side: Side, limits: Limits) -> (Self, Driver)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let tunnel = Arc::new(Tunnel::new(limits));
+        let tunnel = Arc::new(Tunnel::new(transport, limits));
         let (spare_in, spare) = mpsc::channel(SPARE_STREAMS);
         let (arrived_in, arrived) = mpsc::channel(count(limits.accept).max(1));
         let driver = Driver::new(io, side, limits, Arc::clone(&tunnel), spare_in, arrived_in);
@@ -97,6 +98,22 @@ impl Yamux {
         self.handle.tunnel.closed().await
     }
 
+    pub(super) fn transport(&self) -> Transport {
+        self.handle.tunnel.transport
+    }
+
+    pub(super) fn rtt(&self) -> Option<Duration> {
+        match self.handle.tunnel.seen.rtt.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        let seen = &self.handle.tunnel.seen;
+        Traffic { sent: seen.sent.load(Ordering::Relaxed), received: seen.received.load(Ordering::Relaxed) }
+    }
+
     fn held(&self, permit: OwnedSemaphorePermit) -> Held {
         Held { _permit: permit, _handle: Arc::clone(&self.handle) }
     }
@@ -118,6 +135,7 @@ struct Held {
 /// What the handle, the streams, the driver and the wire share.
 #[derive(Debug)]
 struct Tunnel {
+    transport: Transport,
     open_permits: Arc<Semaphore>,
     accept_permits: Arc<Semaphore>,
     /// Set once, by whoever ends the tunnel first.
@@ -161,13 +179,19 @@ struct Seen {
     arrived_finished: AtomicBool,
     /// The code of the peer's GoAway, or `NO_GOAWAY`.
     goaway: AtomicU32,
+    /// What the newest of yamux' pings took, in microseconds; 0 before the first answer.
+    rtt: AtomicU64,
+    /// Bytes.
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 const NO_GOAWAY: u32 = u32::MAX;
 
 impl Tunnel {
-    fn new(limits: Limits) -> Self {
+    fn new(transport: Transport, limits: Limits) -> Self {
         Self {
+            transport,
             open_permits: Arc::new(Semaphore::new(count(limits.open))),
             accept_permits: Arc::new(Semaphore::new(count(limits.accept))),
             end: OnceLock::new(),
@@ -182,6 +206,9 @@ impl Tunnel {
                 violation: AtomicBool::new(false),
                 arrived_finished: AtomicBool::new(false),
                 goaway: AtomicU32::new(NO_GOAWAY),
+                rtt: AtomicU64::new(0),
+                sent: AtomicU64::new(0),
+                received: AtomicU64::new(0),
             },
         }
     }

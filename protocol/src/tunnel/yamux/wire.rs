@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::{AsyncRead, AsyncWrite};
 use tokio::io::ReadBuf;
+use tokio::time::Instant;
 
 use super::Tunnel;
 
@@ -42,6 +43,8 @@ pub(super) struct Wire<T> {
     unflushed: bool,
     /// What is missing of the body that yamux is writing; a header comes after it.
     body_left: usize,
+    /// Our newest ping, and when it was written: yamux measures with it, and keeps what it finds to itself.
+    ping: Option<(u32, Instant)>,
 }
 
 impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<T> {
@@ -57,6 +60,7 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<T> {
             written: 0,
             unflushed: false,
             body_left: 0,
+            ping: None,
         }
     }
 
@@ -68,6 +72,7 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<T> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += written;
+            self.tunnel.seen.sent.fetch_add(u64::try_from(written).unwrap_or_default(), Ordering::Relaxed);
             self.unflushed = true;
             self.tunnel.seen.spoke.store(true, Ordering::Relaxed);
         }
@@ -100,6 +105,9 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<T> {
                 if header.flags() & (FIN | RST) != 0 && self.tunnel.last_frame_leaves(header.stream()) =>
             {
                 header.set_flags(header.flags() & !FIN | RST);
+            }
+            Some(Kind::Ping) if header.flags() & ACK == 0 => {
+                self.ping = Some((header.length(), Instant::now()));
             }
             Some(Kind::GoAway) if header.length() != 0 => {
                 self.tunnel.seen.violation.store(true, Ordering::Relaxed);
@@ -142,8 +150,9 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> AsyncRead for Wire
         };
         if read > 0 {
             this.tunnel.seen.heard.store(true, Ordering::Relaxed);
+            this.tunnel.seen.received.fetch_add(u64::try_from(read).unwrap_or_default(), Ordering::Relaxed);
         }
-        this.incoming.watch(wanted.get(..read).unwrap_or_default(), &this.tunnel);
+        this.incoming.watch(wanted.get(..read).unwrap_or_default(), &this.tunnel, &mut this.ping);
         this.read_since_flush += read;
         if this.read_since_flush > READ_BEFORE_FLUSH {
             let _ = this.poll_drain_and_flush(cx)?;
@@ -210,7 +219,7 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn watch(&mut self, mut bytes: &[u8], tunnel: &Tunnel) {
+    fn watch(&mut self, mut bytes: &[u8], tunnel: &Tunnel, ping: &mut Option<(u32, Instant)>) {
         while !bytes.is_empty() {
             let skipped = self.body_left.min(bytes.len());
             self.body_left -= skipped;
@@ -224,13 +233,13 @@ impl Incoming {
                 self.have = 0;
                 let header = Header(self.header);
                 self.body_left = header.body();
-                announce(&header, tunnel);
+                announce(&header, tunnel, ping);
             }
         }
     }
 }
 
-fn announce(header: &Header, tunnel: &Tunnel) {
+fn announce(header: &Header, tunnel: &Tunnel, ping: &mut Option<(u32, Instant)>) {
     let flags = header.flags();
     match header.kind() {
         // In yamux' order: a reset is nothing else, and the first frame of a stream may be its last.
@@ -240,6 +249,12 @@ fn announce(header: &Header, tunnel: &Tunnel) {
         }
         Some(Kind::Stream) if flags & FIN != 0 => tunnel.peer_finished(header.stream()),
         Some(Kind::GoAway) => tunnel.seen.goaway.store(header.length(), Ordering::Relaxed),
+        Some(Kind::Ping) if flags & ACK != 0 => {
+            if let Some((_, sent)) = ping.take_if(|(number, _)| *number == header.length()) {
+                let took = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
+                tunnel.seen.rtt.store(took.max(1), Ordering::Relaxed);
+            }
+        }
         Some(Kind::Stream | Kind::Ping) | None => {}
     }
 }
@@ -248,6 +263,7 @@ fn announce(header: &Header, tunnel: &Tunnel) {
 const HEADER: usize = 12;
 
 const SYN: u16 = 1;
+const ACK: u16 = 2;
 const FIN: u16 = 4;
 const RST: u16 = 8;
 
