@@ -43,8 +43,10 @@ pub struct Config {
 /// Where developers dial in.
 #[derive(Clone, Debug)]
 pub struct Tunnel {
-    /// The same port for UDP (QUIC) and TCP (TLS).
+    /// The same port for UDP (QUIC) and TCP (TLS, and WebSockets in the clear).
     pub listen: SocketAddr,
+    /// One more for TCP, for ingresses that end TLS: all of their developers come from one address.
+    pub websocket: Option<SocketAddr>,
     /// The host names and addresses that clients may know the relay by: what its certificate says.
     pub names: Vec<String>,
 }

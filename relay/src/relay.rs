@@ -46,6 +46,8 @@ pub struct Relay {
 pub struct Addresses {
     /// TCP and UDP.
     pub tunnel: SocketAddr,
+    /// Where ingresses bring WebSockets, where there is a place for them alone.
+    pub websocket: Option<SocketAddr>,
     pub admin: SocketAddr,
     /// In the configuration's order.
     pub services: Vec<(ServiceName, SocketAddr)>,
@@ -123,7 +125,13 @@ impl Relay {
             let listener = listen(&format!("service `{}`", service.name), service.listen).await?;
             listeners.push((listener.local_addr().map_err(unnamed(service.listen))?, listener));
         }
-        let tunnels = Bound::bind(config.tunnel.listen, Arc::new(tls), &keys)
+        let websocket = match config.tunnel.websocket {
+            Some(address) => Some(listen("tunnels (WebSocket)", address).await?),
+            None => None,
+        };
+        let of_ingresses = websocket.as_ref().map(TcpListener::local_addr).transpose();
+        let of_ingresses = of_ingresses.map_err(unnamed(config.tunnel.listen))?;
+        let tunnels = Bound::bind(config.tunnel.listen, websocket, Arc::new(tls), &keys)
             .await
             .map_err(|error| StartError::tunnels(config.tunnel.listen, error))?;
 
@@ -134,6 +142,7 @@ impl Relay {
         let registry = Registry::new(offered, metrics.tunnels.intercepts.clone(), stamps);
         let addresses = Addresses {
             tunnel: tunnels.address,
+            websocket: of_ingresses,
             admin: admin.local_addr().map_err(unnamed(config.admin.listen))?,
             services: config
                 .services
@@ -322,6 +331,9 @@ impl fmt::Display for Addresses {
             writeln!(f, "{name}: listening for callers on {address} ({scheme})")?;
         }
         writeln!(f, "tunnels: listening for developers on {} (udp, tcp)", self.tunnel)?;
+        if let Some(address) = self.websocket {
+            writeln!(f, "tunnels: listening for ingresses on {address} (websocket)")?;
+        }
         write!(f, "admin: listening on {} (http)", self.admin)
     }
 }

@@ -1,7 +1,7 @@
 //! A developer's tunnel, from the connection that comes in to the last claim that is taken back. Each stage is a file;
 //! this one is the path.
 //!
-//! accept ([`quic`], [`tls`]) -> hello ([`greeting`]) -> authorise and register -> serve ([`control`]) -> leave
+//! accept ([`quic`], [`tls`], [`websocket`]) -> hello ([`greeting`]) -> authorise and register -> serve ([`control`]) -> leave
 //!
 //! Nothing here knows the front door, and the front door sees nothing of this but what the [`registry`] has compiled.
 
@@ -17,6 +17,7 @@ pub(crate) mod session;
 mod socket;
 mod strangers;
 mod tls;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -84,9 +85,15 @@ struct Peer {
 
 /// Accepts developers until `drain`, keeps their tunnels until `close`. Returns when the last one is gone.
 pub(crate) async fn serve(bound: Bound, port: Arc<Port>) {
-    let Bound { tcp, tls, quic, address: _ } = bound;
+    let Bound { tcp, websocket, tls, quic, address: _ } = bound;
+    let of_ingresses = async {
+        if let Some(listener) = websocket {
+            tls::accept(listener, &port.strangers.ingress, &tls, &port).await;
+        }
+    };
     tokio::join!(
-        tls::accept(tcp, &tls, &port),
+        tls::accept(tcp, &port.strangers.tcp, &tls, &port),
+        of_ingresses,
         port.registry.expire(port.close.clone()),
         quic::accept(&quic, &tls, &port)
     );

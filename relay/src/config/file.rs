@@ -24,6 +24,7 @@ pub(super) struct File {
 #[serde(deny_unknown_fields)]
 pub(super) struct TunnelKeys {
     pub(super) listen: Option<Text>,
+    pub(super) websocket: Option<Text>,
     pub(super) names: Option<Spanned<Vec<Text>>>,
 }
 

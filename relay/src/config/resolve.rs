@@ -44,8 +44,12 @@ pub(super) fn config(file: File, beside: &Path) -> Result<Config, Problem> {
 }
 
 fn tunnel(keys: Option<TunnelKeys>, taken: &mut Taken) -> Result<Tunnel, Problem> {
-    let (listen, names) = keys.map_or((None, None), |keys| (keys.listen, keys.names));
+    let (listen, websocket, names) =
+        keys.map_or((None, None, None), |keys| (keys.listen, keys.websocket, keys.names));
     let listen = listen_address(listen.as_ref(), Tunnel::LISTEN, "tunnel", taken)?;
+    let websocket = websocket
+        .map(|typed| listen_address(Some(&typed), Tunnel::LISTEN, "tunnel.websocket", taken))
+        .transpose()?;
     let names = match names {
         None => own_names(listen.ip()),
         Some(names) if names.value.is_empty() => {
@@ -53,7 +57,7 @@ fn tunnel(keys: Option<TunnelKeys>, taken: &mut Taken) -> Result<Tunnel, Problem
         }
         Some(names) => names.value.into_iter().map(server_name).collect::<Result<_, _>>()?,
     };
-    Ok(Tunnel { listen, names })
+    Ok(Tunnel { listen, websocket, names })
 }
 
 /// Without names, what reaches the relay from its own machine, and the address it listens on when that is a certain one.

@@ -11,13 +11,13 @@ use culvert_protocol::hello::{
     FromJoiner, HelloError, Join, Joined, Messages, RefusedCode, ToJoiner, write_message,
 };
 use tokio::io::{AsyncWriteExt as _, split};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tracing::error;
 
 use super::leaving::{Left, Turned};
 use super::strangers::Seat;
+use super::websocket::Outer;
 use super::{HANDSHAKE, Port};
 use crate::store::{StoreError, TokenRefused};
 
@@ -27,7 +27,7 @@ const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// Somebody who would join. The relay has proved itself to them; they are nobody yet.
 #[derive(Debug)]
 pub(super) struct Joiner {
-    pub(super) stream: Box<TlsStream<TcpStream>>,
+    pub(super) stream: Box<TlsStream<Outer>>,
     pub(super) remote: SocketAddr,
     /// Held to the end: joiners are strangers.
     pub(super) seat: Seat,

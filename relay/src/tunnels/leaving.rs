@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use culvert_certs::{DeveloperName, NotAnIdentity};
 use culvert_protocol::hello::HelloError;
-use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed, Lost, StreamError};
+use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed, Lost, StreamError, UpgradeError};
 use tracing::{info, warn};
 
 use super::Port;
@@ -39,6 +39,8 @@ pub(super) enum Left {
 pub(super) enum Turned {
     #[error("the handshake failed: {0}")]
     Handshake(String),
+    #[error(transparent)]
+    WebSocket(#[from] UpgradeError),
     #[error("the handshake took too long")]
     Slow,
     #[error("not one byte came in time")]
@@ -132,6 +134,7 @@ impl Turned {
     fn label(&self) -> &'static str {
         match self {
             Self::Handshake(_) => "handshake",
+            Self::WebSocket(_) => "websocket",
             Self::Slow => "slow",
             Self::Mute => "mute",
             Self::Crowd => "crowd",

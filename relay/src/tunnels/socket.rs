@@ -27,9 +27,11 @@ const INCOMING_BYTES_IN_ALL: u64 = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(super) tcp: TcpListener,
+    /// For ingresses alone; the one above takes WebSockets too.
+    pub(super) websocket: Option<TcpListener>,
     pub(super) quic: quinn::Endpoint,
     pub(super) tls: Arc<Configs>,
-    /// Of both.
+    /// Of TCP and UDP.
     pub(crate) address: SocketAddr,
 }
 
@@ -43,6 +45,7 @@ pub(crate) struct BindError {
 impl Bound {
     pub(crate) async fn bind(
         listen: SocketAddr,
+        websocket: Option<TcpListener>,
         tls: Arc<Configs>,
         keys: &RelayKeys,
     ) -> Result<Self, BindError> {
@@ -56,7 +59,7 @@ impl Bound {
             match udp(address) {
                 Ok(udp) => {
                     let quic = endpoint(udp, &tls, keys).map_err(udp_failed)?;
-                    return Ok(Self { tcp, quic, tls, address });
+                    return Ok(Self { tcp, websocket, quic, tls, address });
                 }
                 Err(cause) if tries == 0 => return Err(udp_failed(cause)),
                 Err(_) => {}

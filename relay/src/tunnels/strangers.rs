@@ -24,6 +24,8 @@ pub(crate) struct Strangers {
     /// Each transport's own: what fills one of them leaves the other way in.
     pub(super) tcp: Seats,
     pub(super) quic: Seats,
+    /// An ingress is one address, whoever stands behind it.
+    pub(super) ingress: Seats,
     seen: Mutex<Addresses>,
 }
 
@@ -46,6 +48,7 @@ impl Default for Strangers {
         Self {
             tcp: Seats::default(),
             quic: Seats::default(),
+            ingress: Seats::of_one(seats::AT_ONCE),
             seen: Mutex::new(Addresses { of: HashMap::new(), swept: Instant::now() }),
         }
     }

@@ -18,7 +18,7 @@ use super::*;
 use crate::{Config, Drained, Enrolment, Relay};
 use dialer::{Client, Login, PATIENCE, People, dial, dial_from, hello, intercept, join, login};
 
-const TRANSPORTS: [Transport; 2] = [Transport::Quic, Transport::Tls];
+const TRANSPORTS: [Transport; 3] = Transport::ALL;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A relay that runs, with one service.

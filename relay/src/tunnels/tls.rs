@@ -1,4 +1,5 @@
-//! Tunnels over TLS on TCP, and on the same port whoever comes to enrol: who is let try, and the handshake.
+//! Tunnels over TLS on TCP, in a WebSocket or not, and on the same port whoever comes to enrol: who is let try, and the
+//! handshake.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,18 +8,19 @@ use std::time::Duration;
 
 use culvert_certs::tls::{Choice, TlsError, config_for, join_server, tunnel_server};
 use culvert_certs::{Authority, Identity, Leaf};
-use culvert_protocol::tunnel::{Limits, Side, Tunnel};
+use culvert_protocol::tunnel::{Limits, Side, Transport, Tunnel, tune_tcp};
 use quinn::crypto::rustls::QuicServerConfig;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::join::Joiner;
 use super::leaving::{Turned, report};
-use super::strangers::Seat;
+use super::strangers::{Seat, Seats};
+use super::websocket::{self, Outer};
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
 
 /// After a failed accept. Out of files, most likely: trying again at once would only burn the core.
@@ -62,9 +64,9 @@ impl fmt::Debug for Configs {
 }
 
 /// Takes connections in until the relay drains.
-pub(super) async fn accept(listener: TcpListener, tls: &Arc<Configs>, port: &Arc<Port>) {
+pub(super) async fn accept(listener: TcpListener, seats: &Seats, tls: &Arc<Configs>, port: &Arc<Port>) {
     let next = async || {
-        let place = port.strangers.tcp.place().await?;
+        let place = seats.place().await?;
         Some((place, listener.accept().await))
     };
     loop {
@@ -101,11 +103,12 @@ pub(super) async fn handshake(
     port: &Port,
 ) -> Result<Accepted, Turned> {
     let garbage = |error: std::io::Error| Turned::Handshake(error.to_string());
-    // What is flushed is meant to leave.
-    stream.set_nodelay(true).map_err(garbage)?;
+    tune_tcp(&stream).map_err(garbage)?;
     timeout(FIRST_BYTE, stream.peek(&mut [0])).await.map_err(|_| Turned::Mute)?.map_err(garbage)?;
+    let end = Instant::now() + HANDSHAKE;
+    let (transport, outer) = timeout_at(end, websocket::unwrap(stream)).await.map_err(|_| Turned::Slow)??;
     let shaking = async {
-        let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let start = LazyConfigAcceptor::new(Acceptor::default(), outer).await?;
         let choice = config_for(start.client_hello().alpn());
         let config = match choice {
             Choice::Tunnel => &configs.tunnel,
@@ -113,19 +116,19 @@ pub(super) async fn handshake(
         };
         Ok((choice, start.into_stream(Arc::clone(config)).await?))
     };
-    let (choice, tls) = timeout(HANDSHAKE, shaking).await.map_err(|_| Turned::Slow)?.map_err(garbage)?;
+    let (choice, tls) = timeout_at(end, shaking).await.map_err(|_| Turned::Slow)?.map_err(garbage)?;
     match choice {
         Choice::Join => Ok(Accepted::Joiner(Joiner { stream: Box::new(tls), remote, seat })),
-        Choice::Tunnel => peer(tls, port).map(Accepted::Peer),
+        Choice::Tunnel => peer(transport, tls, port).map(Accepted::Peer),
     }
 }
 
-fn peer(tls: TlsStream<TcpStream>, port: &Port) -> Result<Peer, Turned> {
+fn peer(transport: Transport, tls: TlsStream<Outer>, port: &Port) -> Result<Peer, Turned> {
     let presented = tls.get_ref().1.peer_certificates();
     // rustls lets nobody without a certificate this far; it is asked for all the same.
     let certificate = presented.and_then(|chain| chain.first()).ok_or(Turned::NoCertificate)?;
     let identity = Identity::from_verified(certificate)?;
-    let (tunnel, driver) = Tunnel::yamux(tls, Side::Listener, Limits::of(Side::Listener));
+    let (tunnel, driver) = Tunnel::yamux_over(transport, tls, Side::Listener, Limits::of(Side::Listener));
     // A task of its own: what a tunnel carries is not to wait for its control messages.
     port.tasks.spawn(driver);
     Ok(Peer { tunnel, identity })

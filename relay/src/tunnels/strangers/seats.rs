@@ -23,6 +23,8 @@ pub(super) const UNPROVEN_OF_ONE_ADDRESS: usize = 10;
 pub(crate) struct Seats {
     free: Arc<Semaphore>,
     taken: Taken,
+    /// What one proven address may have of them.
+    of_one: usize,
 }
 
 type Taken = Arc<Mutex<HashMap<IpAddr, usize>>>;
@@ -32,6 +34,7 @@ type Taken = Arc<Mutex<HashMap<IpAddr, usize>>>;
 pub(crate) struct Place {
     permit: OwnedSemaphorePermit,
     taken: Taken,
+    of_one: usize,
 }
 
 /// A handshake's place; given back when it is dropped.
@@ -53,24 +56,29 @@ pub(crate) enum Room {
 
 impl Default for Seats {
     fn default() -> Self {
-        Self { free: Arc::new(Semaphore::new(AT_ONCE)), taken: Taken::default() }
+        Self::of_one(OF_ONE_ADDRESS)
     }
 }
 
 impl Seats {
+    /// With another share for each address.
+    pub(super) fn of_one(of_one: usize) -> Self {
+        Self { free: Arc::new(Semaphore::new(AT_ONCE)), taken: Taken::default(), of_one }
+    }
+
     /// Waits for a place. Whoever comes meanwhile waits in the kernel's queue. `None` never happens: nobody closes it.
     pub(crate) async fn place(&self) -> Option<Place> {
         let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
-        Some(Place { permit, taken: Arc::clone(&self.taken) })
+        Some(Place { permit, taken: Arc::clone(&self.taken), of_one: self.of_one })
     }
 
     /// A seat without waiting, for someone who may not be where it says.
     pub(crate) fn room(&self, address: IpAddr, proven: bool) -> Room {
         let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else { return Room::None };
         let crowded = self.free.available_permits() < AT_ONCE - PROVE_FROM;
-        let place = Place { permit, taken: Arc::clone(&self.taken) };
+        let place = Place { permit, taken: Arc::clone(&self.taken), of_one: self.of_one };
         match (proven, crowded) {
-            (true, _) => place.at_most(OF_ONE_ADDRESS, address).map_or(Room::None, Room::Seat),
+            (true, _) => place.of(address).map_or(Room::None, Room::Seat),
             (false, true) => Room::Unproven,
             (false, false) => {
                 place.at_most(UNPROVEN_OF_ONE_ADDRESS, address).map_or(Room::Unproven, Room::Seat)
@@ -82,11 +90,12 @@ impl Seats {
 impl Place {
     /// `None` where the address has its share already.
     pub(crate) fn of(self, address: IpAddr) -> Option<Seat> {
-        self.at_most(OF_ONE_ADDRESS, address)
+        let share = self.of_one;
+        self.at_most(share, address)
     }
 
     fn at_most(self, most: usize, address: IpAddr) -> Option<Seat> {
-        let Self { permit, taken } = self;
+        let Self { permit, taken, of_one: _ } = self;
         let address = whose(address);
         {
             let mut taken = taken.lock();

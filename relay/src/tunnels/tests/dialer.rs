@@ -11,7 +11,9 @@ use culvert_protocol::hello::{
     write_message,
 };
 use culvert_protocol::intercept::{Intercept, Matcher};
-use culvert_protocol::tunnel::{Closed, Limits, RecvHalf, SendHalf, Side, Transport, Tunnel, quic_transport};
+use culvert_protocol::tunnel::{
+    Closed, Limits, RecvHalf, SendHalf, Side, Transport, Tunnel, WebSocket, quic_transport,
+};
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::AsyncWriteExt as _;
@@ -156,6 +158,17 @@ pub(crate) async fn dial_from(
             let connecting = TlsConnector::from(Arc::new(tls)).connect(server_name(), stream);
             let stream = connecting.await.map_err(|error| error.to_string())?;
             let (tunnel, driver) = Tunnel::yamux(stream, Side::Dialer, Limits::of(Side::Dialer));
+            tasks.spawn(driver);
+            Ok(Dialled { tunnel, _tasks: tasks, _endpoint: None })
+        }
+        Transport::WebSocket => {
+            let stream = connect_from(here, relay).await.map_err(|error| error.to_string())?;
+            let dialling = WebSocket::dial(stream, "elsewhere.example.com", "/any/path");
+            let stream = dialling.await.map_err(|error| error.to_string())?;
+            let connecting = TlsConnector::from(Arc::new(tls)).connect(server_name(), stream);
+            let stream = connecting.await.map_err(|error| error.to_string())?;
+            let side = Side::Dialer;
+            let (tunnel, driver) = Tunnel::yamux_over(Transport::WebSocket, stream, side, Limits::of(side));
             tasks.spawn(driver);
             Ok(Dialled { tunnel, _tasks: tasks, _endpoint: None })
         }
