@@ -8,12 +8,62 @@ use rustls::pki_types::ServerName;
 /// A relay's tunnel port in development, and when none is given.
 pub const DEFAULT_PORT: u16 = 4433;
 
-/// `HOST[:PORT]` or `https://HOST[:PORT]`; the port is 4433, or 443 after `https://`, when it is left out.
+/// No path that somebody types is longer, and a file is named by it.
+const LONGEST_PATH: usize = 48;
+
+/// `HOST[:PORT]` or `https://HOST[:PORT][/PATH]`, where every transport may be; `wss://…` or `ws://…`, where only a WebSocket
+/// is. The port is 4433, 443 after `https://` and `wss://`, 80 after `ws://`, when it is left out.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RelayAddress {
     /// A DNS name in lower case or an IP address without brackets: nothing that a file name gives a meaning to.
     host: String,
     port: u16,
+    /// Where an HTTP ingress leads to the relay; `/` unless said otherwise.
+    path: String,
+    only: Option<Web>,
+}
+
+/// Whether the HTTP around a WebSocket is in TLS. Our own TLS runs inside either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Web {
+    Secure,
+    Clear,
+}
+
+/// Where a WebSocket may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WebAt {
+    pub(crate) web: Web,
+    pub(crate) port: u16,
+}
+
+impl Web {
+    const fn port(self) -> u16 {
+        match self {
+            Self::Secure => 443,
+            Self::Clear => 80,
+        }
+    }
+
+    const fn scheme(self) -> &'static str {
+        match self {
+            Self::Secure => "wss",
+            Self::Clear => "ws",
+        }
+    }
+}
+
+impl WebAt {
+    /// What stands in `Host`.
+    pub(crate) fn host(&self, relay: &RelayAddress) -> String {
+        let host = relay.host();
+        match (self.port == self.web.port(), host.contains(':')) {
+            (true, true) => format!("[{host}]"),
+            (true, false) => host.to_owned(),
+            (false, true) => format!("[{host}]:{}", self.port),
+            (false, false) => format!("{host}:{}", self.port),
+        }
+    }
 }
 
 impl RelayAddress {
@@ -23,6 +73,50 @@ impl RelayAddress {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn is_only_web(&self) -> bool {
+        self.only.is_some()
+    }
+
+    /// Where its WebSocket may be, the likeliest place first. Without a URL that says so, an ingress at the same port or
+    /// at that of HTTPS, and the relay itself, which needs none.
+    pub(crate) fn web(&self) -> Vec<WebAt> {
+        let Self { port, .. } = *self;
+        match self.only {
+            Some(web) => vec![WebAt { web, port }],
+            None if self.path != "/" => vec![WebAt { web: Web::Secure, port }],
+            None => {
+                let mut places = vec![WebAt { web: Web::Secure, port }];
+                if port != Web::Secure.port() {
+                    places.push(WebAt { web: Web::Secure, port: Web::Secure.port() });
+                }
+                places.push(WebAt { web: Web::Clear, port });
+                places
+            }
+        }
+    }
+
+    /// What the files of this relay are called. Two paths of one ingress may lead to two relays.
+    pub(crate) fn file_stem(&self) -> String {
+        // A colon, in an IPv6 address, is not for every file system. No host has an underscore after its last dot,
+        // but even one that has keeps its file to itself: the port has none, and the path none either.
+        let host = self.host.replace(':', "-");
+        let mut stem = format!("{host}_{}", self.port);
+        if self.path != "/" {
+            stem.push('=');
+            for byte in self.path.bytes() {
+                match byte {
+                    b'a'..=b'z' | b'0'..=b'9' | b'-' => stem.push(char::from(byte)),
+                    other => stem.push_str(&format!("={other:02x}")),
+                }
+            }
+        }
+        stem
     }
 
     /// What the relay's certificate must be for.
@@ -36,23 +130,40 @@ impl FromStr for RelayAddress {
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
         let wrong = || AddressError(excerpt(text));
-        let (rest, default) = match text.strip_prefix("https://") {
-            Some(rest) => (rest.strip_suffix('/').unwrap_or(rest), 443),
-            None => (text, DEFAULT_PORT),
+        let (only, default, rest) = match text.split_once("://") {
+            None => (None, DEFAULT_PORT, text),
+            Some(("https", rest)) => (None, Web::Secure.port(), rest),
+            Some(("wss", rest)) => (Some(Web::Secure), Web::Secure.port(), rest),
+            Some(("ws", rest)) => (Some(Web::Clear), Web::Clear.port(), rest),
+            Some(_) => return Err(wrong()),
         };
-        let (host, port) = host_and_port(rest).ok_or_else(wrong)?;
+        let (authority, path) = match rest.find('/').filter(|_| rest.len() < text.len()) {
+            Some(at) => rest.split_at(at),
+            None => (rest, "/"),
+        };
+        let is_plain =
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\');
+        if path.len() > LONGEST_PATH || !path.bytes().all(is_plain) {
+            return Err(wrong());
+        }
+        let (host, port) = host_and_port(authority).ok_or_else(wrong)?;
         let host = host.to_ascii_lowercase();
         match ServerName::try_from(host.as_str()).map_err(|_| wrong())? {
             ServerName::DnsName(_) | ServerName::IpAddress(_) => {}
             _ => return Err(wrong()),
         }
-        Ok(Self { host, port: port.unwrap_or(default) })
+        Ok(Self { host, port: port.unwrap_or(default), path: path.to_owned(), only })
     }
 }
 
 impl fmt::Display for RelayAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_host_and_port(f, &self.host, self.port)
+        let scheme = self.only.map(Web::scheme).or_else(|| (self.path != "/").then_some("https"));
+        if let Some(scheme) = scheme {
+            write!(f, "{scheme}://")?;
+        }
+        write_host_and_port(f, &self.host, self.port)?;
+        if scheme.is_some() { f.write_str(&self.path) } else { Ok(()) }
     }
 }
 
@@ -120,6 +231,9 @@ mod tests {
             ("::1", "[::1]:4433"),
             ("[::1]:4", "[::1]:4"),
             ("[::1]", "[::1]:4433"),
+            ("https://relay.example.com/tunnel?a=b", "https://relay.example.com:443/tunnel?a=b"),
+            ("wss://relay.example.com", "wss://relay.example.com:443/"),
+            ("ws://[::1]/t/", "ws://[::1]:80/t/"),
         ] {
             let address: RelayAddress = typed.parse().unwrap();
             assert_eq!(address.to_string(), shown, "{typed}");
@@ -139,7 +253,10 @@ mod tests {
             "relay:1:2",
             "http://relay.example.com",
             "https://",
-            "https://relay.example.com/path",
+            "https://relay.example.com/a path",
+            "https://relay.example.com/#there",
+            "relay.example.com/path",
+            "https://relay.example.com/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
             "alice@relay.example.com",
             "../../etc/passwd",
             "relay example",
@@ -151,6 +268,17 @@ mod tests {
             let error = typed.parse::<RelayAddress>().unwrap_err().to_string();
             assert!(error.contains("relay.example.com:4433"), "{typed}: {error}");
         }
+    }
+
+    #[test]
+    fn relays_behind_one_ingress_keep_their_files_apart() {
+        let stem = |typed: &str| typed.parse::<RelayAddress>().unwrap().file_stem();
+        assert_eq!(stem("https://ingress"), "ingress_443");
+        assert_eq!(stem("https://ingress/a/B"), "ingress_443==2fa=2f=42");
+        assert_eq!(stem("wss://ingress/a/B"), stem("https://ingress/a/B"));
+        assert_ne!(stem("https://ingress/../x"), stem("https://ingress/x"));
+        assert!(!stem("https://ingress/../../etc").contains('/'));
+        assert_eq!(stem("[::1]:1"), "--1_1");
     }
 
     #[test]

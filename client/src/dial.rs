@@ -1,33 +1,47 @@
-//! Which rung of the ladder carries the tunnel: QUIC is tried first, TLS over TCP a moment later, at every address that
-//! the relay's name has right now; the first handshake that succeeds wins and the others are closed. Why each rung
-//! that was not used was not is kept, for whoever asks why it is slow here.
+//! Which rung of the ladder carries the tunnel: QUIC is tried first, TLS over TCP a moment later, a WebSocket after that, each at
+//! every address that the relay's name has right now, or through the proxy that the environment names; the first handshake
+//! that succeeds wins and the others are closed. Why each rung that was not used was not is kept, for whoever asks why it is
+//! slow here; which one was, for the next time.
 //!
 //! Dials once. Whether to try again, and when, is the session's.
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Duration;
 
-use culvert_certs::tls::{HandshakeFailure, TlsError};
-use culvert_protocol::tunnel::{CloseReason, Transport, Tunnel};
-use rustls::pki_types::ServerName;
+use culvert_certs::tls::{HandshakeFailure, OriginTlsError, TlsError};
+use culvert_protocol::tunnel::{CloseReason, Transport, Tunnel, UpgradeError};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use crate::address::{AddressError, RelayAddress};
 use crate::profile::Profile;
 use crate::serve::AppTlsError;
 
+mod memory;
+mod proxy;
 mod quic;
 mod race;
+mod stream;
 pub(crate) mod tls;
+mod way;
+
+pub use memory::{Memory, directory};
+pub use proxy::{BadProxy, Proxies, ProxyFailure};
+pub use quic::UdpBuffers;
+pub(crate) use stream::{Outer, Streams};
+pub(crate) use way::Way;
 
 /// How long a rung has until the next one is tried beside it. Longer than most handshakes, so that UDP is not doubted
 /// where it works; short enough that nobody notices where it does not.
-const HEAD_START: Duration = Duration::from_millis(300);
+pub(crate) const HEAD_START: Duration = Duration::from_millis(300);
 
-/// How long one address on one rung may take. A handshake is one round trip, two for TCP.
+/// The same for an address of a rung (RFC 8305 §5).
+const BETWEEN_ADDRESSES: Duration = Duration::from_millis(250);
+
+/// How long one address on one rung may take. A handshake is one round trip, two for TCP, a few more for a WebSocket.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// How long a silent rung is waited for once another one was refused. A handshake that takes longer has a round trip of
@@ -46,21 +60,31 @@ pub(crate) const FAREWELL: Duration = Duration::from_millis(300);
 /// Which rungs may be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum Rungs {
-    /// QUIC, and TLS over TCP where QUIC does not get through
+    /// The best that gets through: QUIC, TLS over TCP, or a WebSocket
     #[default]
     Auto,
     /// Only QUIC (UDP)
     Quic,
     /// Only TLS over TCP
     Tls,
+    /// Only a WebSocket, for ways that let nothing but HTTP pass
+    #[value(name = "ws")]
+    WebSocket,
+}
+
+/// What stands between this machine and every relay, and what was learnt of it.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    pub proxies: Proxies,
+    pub memory: Memory,
 }
 
 /// Dials one relay as one developer, as often as it is asked to.
 #[derive(Debug)]
 pub struct Dialler {
     relay: RelayAddress,
-    name: ServerName<'static>,
     rungs: Rungs,
+    network: Network,
     quic: quic::Rung,
     tls: tls::Rung,
 }
@@ -70,10 +94,10 @@ impl Dialler {
         let config = profile.tls()?;
         Ok(Self {
             relay: profile.relay.clone(),
-            name: profile.relay.server_name()?,
             rungs,
+            network: profile.network.clone(),
             quic: quic::Rung::new(config.clone())?,
-            tls: tls::Rung::new(config),
+            tls: tls::Rung::new(config, Streams::new(&profile.relay)?),
         })
     }
 
@@ -83,56 +107,140 @@ impl Dialler {
 
     /// Bounded: 5 s for the name, and then 5 s for each address and rung, which overlap.
     pub async fn dial(&self) -> Result<Line, DialError> {
-        let addresses = resolve(&self.relay).await?;
-        let mut attempts = Vec::new();
-        for address in addresses {
-            for rung in [Transport::Quic, Transport::Tls] {
-                if self.rungs.allows(rung) {
-                    attempts.push(((rung, address), self.attempt(rung, address)));
-                }
-            }
-        }
-        let (won, lost) = race::first(attempts, HEAD_START, LAST_CHANCE).await;
-        let still_running = || if won.is_some() { Why::Outrun } else { Why::GivenUp };
-        let mut missed: Vec<Missed> = lost
-            .into_iter()
-            .map(|((rung, address), why)| Missed {
-                rung,
-                address: Some(address),
-                why: why.unwrap_or_else(still_running),
+        let memory = &self.network.memory;
+        let worked = memory.recall(&self.relay).await;
+        let rungs = order(worked).into_iter().filter(|(rung, _)| self.rungs.allows(*rung));
+        let climbed = climb(&self.relay, &self.network.proxies, rungs, |way| {
+            Box::pin(async move {
+                let (tunnel, carrier) = match &way {
+                    Way::Quic(address) => {
+                        let (tunnel, carrier) = self.quic.connect(*address, self.relay.host()).await?;
+                        (tunnel, Carrier::Quic(carrier))
+                    }
+                    Way::Tls(_) | Way::WebSocket(..) => {
+                        let (tunnel, carrier) = self.tls.connect(&way).await?;
+                        (tunnel, Carrier::Tls(carrier))
+                    }
+                };
+                Ok((tunnel, carrier, way))
             })
-            .collect();
-        for rung in [Transport::Quic, Transport::Tls] {
+        })
+        .await;
+        let (won, mut missed) = climbed;
+        for rung in Transport::ALL {
             if !self.rungs.allows(rung) {
-                missed.push(Missed { rung, address: None, why: Why::NotWanted });
+                missed.push(Missed { rung, place: None, why: Why::NotWanted });
             }
         }
-        match won {
-            Some((tunnel, carrier, address)) => Ok(Line { tunnel, address, missed, carrier }),
-            None => Err(DialError::NoRung { relay: self.relay.clone(), missed }),
+        let Some((tunnel, carrier, way)) = won else { return Err(no_rung(&self.relay, missed)) };
+        // What was pinned says nothing about the others.
+        if self.rungs == Rungs::Auto && worked != Some(way.rung()) {
+            memory.remember(&self.relay, way.rung()).await;
         }
-    }
-
-    fn attempt(&self, rung: Transport, address: SocketAddr) -> Attempt<'_> {
-        Box::pin(async move {
-            let connecting = async {
-                match rung {
-                    Transport::Quic => {
-                        let (tunnel, carrier) = self.quic.connect(address, self.relay.host()).await?;
-                        Ok((tunnel, Carrier::Quic(carrier), address))
-                    }
-                    Transport::Tls => {
-                        let (tunnel, carrier) = self.tls.connect(address, &self.name).await?;
-                        Ok((tunnel, Carrier::Tls(carrier), address))
-                    }
-                }
-            };
-            timeout(ATTEMPT, connecting).await.unwrap_or(Err(Why::Silent))
-        })
+        Ok(Line { tunnel, address: way.address(), missed, carrier })
     }
 }
 
-type Attempt<'a> = Pin<Box<dyn Future<Output = Result<(Tunnel, Carrier, SocketAddr), Why>> + Send + 'a>>;
+/// Every rung, and the head start that the one before it has. One that had to stand in for QUIC the last time is begun
+/// first, and QUIC at the same moment: where it works again, it is faster by a round trip.
+fn order(worked: Option<Transport>) -> Vec<(Transport, Duration)> {
+    let Some(worked) = worked.filter(|worked| *worked != Transport::Quic) else {
+        return Transport::ALL.map(|rung| (rung, HEAD_START)).to_vec();
+    };
+    let mut order = vec![(worked, HEAD_START), (Transport::Quic, Duration::ZERO)];
+    let others = Transport::ALL.into_iter().filter(|rung| *rung != worked && *rung != Transport::Quic);
+    order.extend(others.map(|rung| (rung, HEAD_START)));
+    order
+}
+
+/// What a rung's ways are tried with.
+pub(crate) type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, Why>> + Send + 'a>>;
+
+/// Races the rungs, and on each of them its ways. What did not win is told, in the order in which it was begun.
+pub(crate) async fn climb<'a, T: Send>(
+    relay: &RelayAddress,
+    proxies: &Proxies,
+    rungs: impl IntoIterator<Item = (Transport, Duration)>,
+    connect: impl Fn(Way) -> Attempt<'a, T> + Sync,
+) -> (Option<T>, Vec<Missed>) {
+    let found = resolve(relay).await;
+    let tried = Mutex::new(Vec::<Tried>::new());
+    let (tried, connect) = (&tried, &connect);
+    let mut racing = Vec::new();
+    let mut wayless = Vec::new();
+    for (rung, head_start) in rungs {
+        match way::of(rung, relay, &found, proxies) {
+            Err(why) => wayless.push(Missed { rung, place: None, why }),
+            Ok(ways) => {
+                let attempts = ways.into_iter().map(|way| {
+                    let attempt = async move {
+                        let number = Tried::begin(tried, &way);
+                        let outcome = timeout(ATTEMPT, connect(way)).await.unwrap_or(Err(Why::Silent));
+                        outcome.map_err(Some).map_or_else(
+                            |why| Err(Tried::end(tried, number, why)),
+                            |won| {
+                                Tried::end(tried, number, None);
+                                Ok(won)
+                            },
+                        )
+                    };
+                    (BETWEEN_ADDRESSES, Box::pin(attempt))
+                });
+                let attempts = attempts.collect();
+                let rung = Box::pin(async move { race::first(attempts, LAST_CHANCE).await.ok_or(()) });
+                racing.push((head_start, rung));
+            }
+        }
+    }
+    let won = race::first(racing, LAST_CHANCE).await;
+    let still_running = || if won.is_some() { Why::Outrun } else { Why::GivenUp };
+    let tried = std::mem::take(&mut *tried.lock()).into_iter().filter_map(|tried| {
+        let why = match tried.outcome {
+            Some(Some(why)) => why,
+            Some(None) => return None,
+            None => still_running(),
+        };
+        Some(Missed { rung: tried.rung, place: Some(tried.place), why })
+    });
+    let missed = tried.chain(wayless).collect();
+    (won, missed)
+}
+
+/// A way that was begun.
+struct Tried {
+    rung: Transport,
+    place: String,
+    /// None while it runs; why not, or that it succeeded.
+    outcome: Option<Option<Why>>,
+}
+
+impl Tried {
+    fn begin(all: &Mutex<Vec<Self>>, way: &Way) -> usize {
+        let mut all = all.lock();
+        all.push(Self { rung: way.rung(), place: way.to_string(), outcome: None });
+        all.len() - 1
+    }
+
+    fn end(all: &Mutex<Vec<Self>>, number: usize, why: Option<Why>) {
+        if let Some(tried) = all.lock().get_mut(number) {
+            tried.outcome = Some(why);
+        }
+    }
+}
+
+/// A name that leads nowhere is told as such, where nothing else is wrong.
+pub(crate) fn no_rung(relay: &RelayAddress, missed: Vec<Missed>) -> DialError {
+    let unresolved =
+        |missed: &Missed| matches!(missed.why, Why::Unresolved(_) | Why::NotWanted | Why::OnlyWeb);
+    let cause = missed.iter().find_map(|missed| match &missed.why {
+        Why::Unresolved(cause) => Some(cause.clone()),
+        _ => None,
+    });
+    match cause {
+        Some(cause) if missed.iter().all(unresolved) => DialError::Resolve { relay: relay.clone(), cause },
+        _ => DialError::NoRung { relay: relay.clone(), missed },
+    }
+}
 
 impl Rungs {
     fn allows(self, rung: Transport) -> bool {
@@ -140,6 +248,7 @@ impl Rungs {
             Self::Auto => true,
             Self::Quic => rung == Transport::Quic,
             Self::Tls => rung == Transport::Tls,
+            Self::WebSocket => rung == Transport::WebSocket,
         }
     }
 }
@@ -149,7 +258,8 @@ impl Rungs {
 #[derive(Debug)]
 pub struct Line {
     pub tunnel: Tunnel,
-    pub address: SocketAddr,
+    /// The relay's, or its ingress'. None behind a proxy, which alone knows.
+    pub address: Option<SocketAddr>,
     /// The rungs and addresses that were not used, and why.
     pub missed: Vec<Missed>,
     carrier: Carrier,
@@ -170,6 +280,14 @@ impl Line {
         }
     }
 
+    /// What the system granted, over QUIC.
+    pub fn udp_buffers(&self) -> Option<UdpBuffers> {
+        match &self.carrier {
+            Carrier::Quic(carrier) => Some(carrier.buffers()),
+            Carrier::Tls(_) => None,
+        }
+    }
+
     /// Closes the tunnel and waits shortly until the relay can know why.
     pub async fn close(self, reason: &CloseReason) {
         self.tunnel.close(reason);
@@ -184,29 +302,26 @@ impl Line {
     }
 }
 
-/// Every address that the name has now, in the resolver's order.
-pub(crate) async fn resolve(relay: &RelayAddress) -> Result<Vec<SocketAddr>, DialError> {
-    let failed = |cause| DialError::Resolve { relay: relay.clone(), cause };
+/// Every address that the name has now, the families in turns.
+async fn resolve(relay: &RelayAddress) -> Result<Vec<IpAddr>, Unresolved> {
     let lookup = timeout(RESOLVE, tokio::net::lookup_host((relay.host(), relay.port()))).await;
-    let found = lookup.map_err(|_| failed(io::ErrorKind::TimedOut.into()))?.map_err(failed)?;
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for address in found {
-        if !addresses.contains(&address) && addresses.len() < ADDRESSES {
-            addresses.push(address);
-        }
-    }
-    if addresses.is_empty() {
-        return Err(failed(io::ErrorKind::NotFound.into()));
-    }
-    Ok(addresses)
+    let found = lookup.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let found = found.map_err(|error| Unresolved(plain(&error)))?;
+    let addresses = way::in_turns(found.map(|address| address.ip()), ADDRESSES);
+    if addresses.is_empty() { Err(Unresolved("the name has no address".to_owned())) } else { Ok(addresses) }
 }
+
+/// Why a name has no address, in the resolver's words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unresolved(String);
 
 /// A rung that does not carry the tunnel.
 #[derive(Debug)]
 pub struct Missed {
     pub rung: Transport,
-    /// None when it was not tried at all.
-    pub address: Option<SocketAddr>,
+    /// Which address, and by way of what. None when it was not tried at all.
+    pub place: Option<String>,
     pub why: Why,
 }
 
@@ -222,6 +337,16 @@ pub enum Why {
     Outrun,
     #[error("another transport was asked for")]
     NotWanted,
+    #[error("the relay's address is a WebSocket's")]
+    OnlyWeb,
+    #[error("resolving the name: {0}")]
+    Unresolved(Unresolved),
+    #[error(transparent)]
+    ProxySetting(BadProxy),
+    #[error(transparent)]
+    Proxy(ProxyFailure),
+    #[error("{0} (nothing there speaks culvert)")]
+    WebSocket(UpgradeError),
     #[error(transparent)]
     Handshake(HandshakeFailure),
     #[error("{}", plain(.0))]
@@ -239,8 +364,8 @@ pub enum Why {
 impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.rung)?;
-        if let Some(address) = self.address {
-            write!(f, " to {address}")?;
+        if let Some(place) = &self.place {
+            write!(f, " to {place}")?;
         }
         write!(f, ": {}", self.why)
     }
@@ -250,8 +375,8 @@ impl fmt::Display for Missed {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DialError {
-    #[error("resolving {}: {}", relay.host(), plain(cause))]
-    Resolve { relay: RelayAddress, cause: io::Error },
+    #[error("resolving {}: {cause}", relay.host())]
+    Resolve { relay: RelayAddress, cause: Unresolved },
     #[error("connecting to the relay {relay}: {}", list(missed))]
     NoRung { relay: RelayAddress, missed: Vec<Missed> },
 }
@@ -316,6 +441,8 @@ pub enum SetupError {
     Address(#[from] AddressError),
     #[error("preparing QUIC: {0}")]
     Quic(&'static str),
+    #[error("preparing the TLS of WebSockets")]
+    OuterTls(#[source] OriginTlsError),
     #[error(transparent)]
     App(#[from] AppTlsError),
 }

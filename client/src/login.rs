@@ -19,33 +19,38 @@ use culvert_certs::{
 use culvert_protocol::hello::{
     FromJoiner, HelloError, Join, JoinSecret, Joined, Messages, RefusedCode, ToJoiner, write_message,
 };
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use crate::address::{AddressError, RelayAddress};
-use crate::dial::{self, DialError, Missed, Why};
+use crate::address::RelayAddress;
+use crate::dial::{self, DialError, Missed, Network, Outer, SetupError, Streams, Why};
 use crate::exit::Exit;
 use crate::profile::Profile;
 use culvert_protocol::tunnel::Transport;
-
-/// How long one address may take to be connected to, TLS included.
-const CONNECT: Duration = Duration::from_secs(5);
 
 /// How long the relay may take to sign.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Logs in. The profile is not kept yet, and its key exists nowhere else.
 pub async fn login(relay: &RelayAddress, token: &JoinToken) -> Result<Profile, LoginError> {
+    login_through(&Network::default(), relay, token).await
+}
+
+/// The same by way of a proxy, where there is one.
+pub async fn login_through(
+    network: &Network,
+    relay: &RelayAddress,
+    token: &JoinToken,
+) -> Result<Profile, LoginError> {
     let key = DeveloperKey::generate()?;
     let request = FromJoiner::Join(Join {
         token_id: token.id().to_string(),
         secret: JoinSecret::new(token.reveal().expose().clone()),
         csr: key.request()?,
     });
-    let mut stream = connect(relay, token).await?;
+    let mut stream = connect(network, relay, token).await?;
     // From the handshake, and not from the answer: this is the one that the token vouches for.
     let authority = authority(&stream, token).ok_or_else(|| LoginError::not_the_relay(relay))?;
     let joined = ask(&mut stream, &request).await.map_err(|cause| cause.at(relay))?;
@@ -59,27 +64,30 @@ pub async fn login(relay: &RelayAddress, token: &JoinToken) -> Result<Profile, L
     Ok(profile)
 }
 
-async fn connect(relay: &RelayAddress, token: &JoinToken) -> Result<TlsStream<TcpStream>, LoginError> {
+/// Over TCP: one question and its answer are not worth a tunnel.
+async fn connect(
+    network: &Network,
+    relay: &RelayAddress,
+    token: &JoinToken,
+) -> Result<TlsStream<Outer>, LoginError> {
     let config = Arc::new(culvert_certs::tls::join_client(token.authority())?);
-    let name: ServerName<'static> = relay.server_name()?;
-    let mut missed = Vec::new();
-    for address in dial::resolve(relay).await? {
-        let connecting = timeout(CONNECT, dial::tls::connect(&config, address, &name)).await;
-        match connecting.unwrap_or(Err(Why::Silent)) {
-            Ok(stream) => return Ok(stream),
-            Err(why) => missed.push(Missed { rung: Transport::Tls, address: Some(address), why }),
-        }
-    }
-    Err(DialError::NoRung { relay: relay.clone(), missed }.into())
+    let streams = Streams::new(relay)?;
+    let (config, streams) = (&config, &streams);
+    let rungs = [Transport::Tls, Transport::WebSocket].map(|rung| (rung, dial::HEAD_START));
+    let (won, missed) = dial::climb(relay, &network.proxies, rungs, |way| {
+        Box::pin(async move { dial::tls::connect(config, streams, &way).await })
+    })
+    .await;
+    won.ok_or_else(|| dial::no_rung(relay, missed).into())
 }
 
-fn authority(stream: &TlsStream<TcpStream>, token: &JoinToken) -> Option<CertificateDer<'static>> {
+fn authority(stream: &TlsStream<Outer>, token: &JoinToken) -> Option<CertificateDer<'static>> {
     let (_, connection) = stream.get_ref();
     let authority = find_authority(connection.peer_certificates()?, &token.authority())?;
     Some(authority.clone().into_owned())
 }
 
-async fn ask(stream: &mut TlsStream<TcpStream>, request: &FromJoiner) -> Result<Joined, Unanswered> {
+async fn ask(stream: &mut TlsStream<Outer>, request: &FromJoiner) -> Result<Joined, Unanswered> {
     let asking = async {
         write_message(stream, request).await?;
         let mut messages = Messages::new(stream);
@@ -142,13 +150,13 @@ pub enum LoginError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
-    Address(#[from] AddressError),
+    Setup(#[from] SetupError),
 }
 
 impl LoginError {
     fn not_the_relay(relay: &RelayAddress) -> Self {
         let why = Why::Handshake(HandshakeFailure::NotThisRelay);
-        let missed = vec![Missed { rung: Transport::Tls, address: None, why }];
+        let missed = vec![Missed { rung: Transport::Tls, place: None, why }];
         DialError::NoRung { relay: relay.clone(), missed }.into()
     }
 
@@ -157,9 +165,11 @@ impl LoginError {
             Self::Dial(error) if error.verdict().is_some() => Exit::Denied,
             Self::Refused { .. } => Exit::Denied,
             Self::Dial(_) | Self::NoAnswer { .. } => Exit::Unreachable,
-            Self::Address(_) => Exit::Usage,
+            Self::Setup(SetupError::Address(_)) => Exit::Usage,
             // The relay, or this machine, made something that is none.
-            Self::Certificate(_) | Self::Identity(_) | Self::Key(_) | Self::Tls(_) => Exit::Internal,
+            Self::Certificate(_) | Self::Identity(_) | Self::Key(_) | Self::Tls(_) | Self::Setup(_) => {
+                Exit::Internal
+            }
         }
     }
 
@@ -186,7 +196,7 @@ impl LoginError {
             | Self::Identity(_)
             | Self::Key(_)
             | Self::Tls(_)
-            | Self::Address(_) => None,
+            | Self::Setup(_) => None,
         }
     }
 }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use culvert_client::Exit;
 use culvert_client::commands::{Arguments, CommandError, Surroundings};
+use culvert_client::dial::{self, Memory, Network, Proxies};
 use culvert_client::profile::{self, Profiles};
 use culvert_client::screen::{Format, Screen};
 use tracing_subscriber::EnvFilter;
@@ -46,13 +47,26 @@ fn run(arguments: Arguments, screen: Screen) -> Result<(), CommandError> {
     let path = |name| std::env::var_os(name).map(PathBuf::from);
     let directory = profile::directory(path("XDG_CONFIG_HOME").as_deref(), path("HOME").as_deref())
         .ok_or_else(CommandError::no_home)?;
-    let around = Surroundings { profiles: Profiles::at(directory), screen };
+    let around = Surroundings { profiles: Profiles::at(directory).through(network()), screen };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Runtime)?;
     let outcome = runtime.block_on(Box::pin(arguments.run(&around)));
     // A blocking read of standard input, or of a resolver, must not keep the process.
     runtime.shutdown_background();
     outcome
+}
+
+/// In small letters first, as everywhere.
+fn network() -> Network {
+    let value = |name| std::env::var_os(name)?.into_string().ok();
+    let variables = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"].map(|name| (name, value(name)));
+    let no_proxy = value("no_proxy").or_else(|| value("NO_PROXY"));
+    let path = |name| std::env::var_os(name).map(PathBuf::from);
+    let state = dial::directory(path("XDG_STATE_HOME").as_deref(), path("HOME").as_deref());
+    Network {
+        proxies: Proxies::new(variables, no_proxy.as_deref()),
+        memory: state.map(Memory::at).unwrap_or_default(),
+    }
 }
 
 /// Log lines go to the screen like everything else.

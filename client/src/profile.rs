@@ -18,12 +18,14 @@ use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
 
 use crate::address::RelayAddress;
+use crate::dial::Network;
 use crate::exit::Exit;
 
 /// The directory that everything is kept in, `$XDG_CONFIG_HOME/culvert` for the command.
 #[derive(Clone, Debug)]
 pub struct Profiles {
     directory: PathBuf,
+    network: Network,
 }
 
 /// Who we are to one relay.
@@ -31,6 +33,8 @@ pub struct Profiles {
 pub struct Profile {
     pub relay: RelayAddress,
     pub identity: Identity,
+    /// How relays are reached from here. Not kept: it is this process' surroundings.
+    pub network: Network,
     key: DeveloperKey,
     certificate: CertificateDer<'static>,
     /// At least one; several while the relay changes its own.
@@ -39,7 +43,16 @@ pub struct Profile {
 
 impl Profiles {
     pub fn at(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: directory.into(), network: Network::default() }
+    }
+
+    /// Every profile that is loaded is dialled by way of this.
+    pub fn through(self, network: Network) -> Self {
+        Self { network, ..self }
+    }
+
+    pub fn network(&self) -> &Network {
+        &self.network
     }
 
     /// Keeps a profile in place of the relay's older one, and makes the relay the one that is meant by default.
@@ -53,8 +66,9 @@ impl Profiles {
     pub fn load(&self, relay: &RelayAddress) -> Result<Profile, ProfileError> {
         let path = self.path(relay);
         let pem = private_file::read(&path)?.ok_or_else(|| ProfileError::Absent { relay: relay.clone() })?;
-        Profile::from_pem(relay, pem.expose())
-            .ok_or_else(|| ProfileError::Corrupt { path, relay: relay.clone() })
+        let profile = Profile::from_pem(relay, pem.expose())
+            .ok_or_else(|| ProfileError::Corrupt { path, relay: relay.clone() })?;
+        Ok(Profile { network: self.network.clone(), ..profile })
     }
 
     /// The relay that was logged in to last.
@@ -72,10 +86,7 @@ impl Profiles {
     }
 
     fn path(&self, relay: &RelayAddress) -> PathBuf {
-        // A colon, in an IPv6 address, is not for every file system. No host has an underscore after its last dot,
-        // but even one that has keeps its file to itself: the last underscore is ours.
-        let host = relay.host().replace(':', "-");
-        self.relays().join(format!("{host}_{}.pem", relay.port()))
+        self.relays().join(format!("{}.pem", relay.file_stem()))
     }
 
     fn default_path(&self) -> PathBuf {
@@ -94,7 +105,7 @@ impl Profile {
         // Not verified by us, and it need not be: the relay verifies it at each tunnel, and here it only tells who
         // the relay will say we are.
         let identity = Identity::from_verified(&certificate)?;
-        Ok(Self { relay, identity, key, certificate, authorities })
+        Ok(Self { relay, identity, network: Network::default(), key, certificate, authorities })
     }
 
     /// Whether the relay would still take the certificate, as far as our clock can tell.

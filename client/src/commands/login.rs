@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{CommandError, Global, Surroundings, TokenSource, UsageError, print};
 use crate::address::RelayAddress;
-use crate::login::login;
+use crate::login::login_through;
 use crate::profile::Profile;
 
 /// More than any token is long. What is longer is some other file.
@@ -36,7 +36,7 @@ impl Arguments {
         let (relay, source) = self.resolve(global)?;
         let token = read(&source).map_err(|cause| CommandError::ReadToken { from: source, cause })?;
         let token = JoinToken::parse(token.expose())?;
-        let profile = login(&relay, &token).await?;
+        let profile = login_through(around.profiles.network(), &relay, &token).await?;
         around.profiles.save(&profile)?;
         let logged_in = LoggedIn::of(&profile);
         around.screen.notice("logged-in", &logged_in.sentence());

@@ -26,6 +26,15 @@ pub(super) struct Carrier {
     endpoint: Endpoint,
     /// Knows, as the tunnel does not, in which words the relay's end of the handshake refused us.
     connection: quinn::Connection,
+    buffers: UdpBuffers,
+}
+
+/// What the system lets a socket hold, in bytes. Less than was asked for costs packets in a burst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UdpBuffers {
+    pub receive: usize,
+    pub send: usize,
+    pub wanted: usize,
 }
 
 impl Rung {
@@ -38,14 +47,14 @@ impl Rung {
     }
 
     pub(super) async fn connect(&self, relay: SocketAddr, host: &str) -> Result<(Tunnel, Carrier), Why> {
-        let socket = socket(relay).map_err(Why::Io)?;
+        let (socket, buffers) = socket(relay).map_err(Why::Io)?;
         let runtime = quinn::default_runtime().ok_or_else(|| Why::Io(io::ErrorKind::Unsupported.into()))?;
         let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(Why::Io)?;
         let connecting = endpoint
             .connect_with(self.config.clone(), relay, host)
             .map_err(|error| Why::Quic(error.to_string()))?;
         let connection = connecting.await.map_err(|error| why(&error))?;
-        Ok((Tunnel::quic(connection.clone()), Carrier { endpoint, connection }))
+        Ok((Tunnel::quic(connection.clone()), Carrier { endpoint, connection, buffers }))
     }
 }
 
@@ -59,6 +68,10 @@ impl Carrier {
         }
     }
 
+    pub(super) fn buffers(&self) -> UdpBuffers {
+        self.buffers
+    }
+
     /// Returns once the close has been sent.
     pub(super) async fn gone(self) {
         drop(self.connection);
@@ -67,7 +80,7 @@ impl Carrier {
 }
 
 /// On any port, of the family that the relay's address has.
-fn socket(relay: SocketAddr) -> io::Result<UdpSocket> {
+fn socket(relay: SocketAddr) -> io::Result<(UdpSocket, UdpBuffers)> {
     let local: SocketAddr = match relay {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
@@ -79,7 +92,17 @@ fn socket(relay: SocketAddr) -> io::Result<UdpSocket> {
         }
     }
     socket.bind(&local.into())?;
-    Ok(socket.into())
+    let buffers = UdpBuffers {
+        receive: granted(socket.recv_buffer_size()?),
+        send: granted(socket.send_buffer_size()?),
+        wanted: UDP_BUFFER,
+    };
+    Ok((socket.into(), buffers))
+}
+
+/// Linux tells the double of what it was asked for: it counts its own bookkeeping (socket(7)).
+fn granted(told: usize) -> usize {
+    if cfg!(target_os = "linux") { told / 2 } else { told }
 }
 
 fn why(error: &ConnectionError) -> Why {

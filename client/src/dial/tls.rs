@@ -1,7 +1,7 @@
-//! The second rung: TLS over TCP, with yamux inside. Also what the first contact of a login goes over.
+//! The rungs over TCP: our TLS in whatever byte stream there is, with yamux inside. Also what the first contact of a login
+//! goes over.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -10,23 +10,22 @@ use std::time::Duration;
 use culvert_certs::tls::HandshakeFailure;
 use culvert_protocol::tunnel::{Limits, Side, Tunnel};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::Why;
+use super::{Outer, Streams, Way, Why};
 
 /// How long a relay that has taken the connection may take for its side of the handshake: one round trip. Shorter than
 /// an attempt, so that a port on which something listens and says nothing is told from one where nothing does.
-pub(super) const HANDSHAKE: Duration = Duration::from_secs(4);
+pub(super) const HANDSHAKE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Rung {
     config: Arc<ClientConfig>,
+    streams: Streams,
 }
 
 /// What a tunnel over TLS runs on.
@@ -37,19 +36,15 @@ pub(super) struct Carrier {
 }
 
 impl Rung {
-    pub(super) fn new(config: ClientConfig) -> Self {
-        Self { config: Arc::new(config) }
+    pub(super) fn new(config: ClientConfig, streams: Streams) -> Self {
+        Self { config: Arc::new(config), streams }
     }
 
-    pub(super) async fn connect(
-        &self,
-        relay: SocketAddr,
-        name: &ServerName<'static>,
-    ) -> Result<(Tunnel, Carrier), Why> {
-        let stream = connect(&self.config, relay, name).await?;
+    pub(super) async fn connect(&self, way: &Way) -> Result<(Tunnel, Carrier), Why> {
+        let stream = connect(&self.config, &self.streams, way).await?;
         let refusal = Arc::default();
         let watched = Watched { stream, refusal: Arc::clone(&refusal) };
-        let (tunnel, run) = Tunnel::yamux(watched, Side::Dialer, Limits::of(Side::Dialer));
+        let (tunnel, run) = Tunnel::yamux_over(way.rung(), watched, Side::Dialer, Limits::of(Side::Dialer));
         let mut driver = JoinSet::new();
         driver.spawn(async move {
             // The tunnel's own `closed` says how it ended.
@@ -73,13 +68,12 @@ impl Carrier {
 /// A TLS connection whose relay has been verified. The caller limits how long all of it may take.
 pub(crate) async fn connect(
     config: &Arc<ClientConfig>,
-    relay: SocketAddr,
-    name: &ServerName<'static>,
-) -> Result<TlsStream<TcpStream>, Why> {
-    let tcp = TcpStream::connect(relay).await.map_err(Why::Io)?;
-    tcp.set_nodelay(true).map_err(Why::Io)?;
+    streams: &Streams,
+    way: &Way,
+) -> Result<TlsStream<Outer>, Why> {
+    let outer = streams.connect(way).await?;
     let connector = TlsConnector::from(Arc::clone(config));
-    let shaken = timeout(HANDSHAKE, connector.connect(name.clone(), tcp)).await;
+    let shaken = timeout(HANDSHAKE, connector.connect(streams.name().clone(), outer)).await;
     shaken.map_err(|_| Why::Mute)?.map_err(|error| match handshake_failure(&error) {
         Some(failure) => Why::Handshake(failure),
         None => Why::Foreign(error),
@@ -98,7 +92,7 @@ pub(crate) fn handshake_failure(error: &io::Error) -> Option<HandshakeFailure> {
 /// Remembers the alert that a read ended with: a multiplexer keeps of an i/o error that there was one.
 #[derive(Debug)]
 struct Watched {
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Outer>,
     refusal: Arc<OnceLock<HandshakeFailure>>,
 }
 
