@@ -23,6 +23,10 @@ pub struct Stack {
     pub admin: SocketAddr,
     /// The first service's.
     pub door: SocketAddr,
+    /// As they were given.
+    sections: String,
+    /// How many relays there were.
+    relays: usize,
     where_to: Where,
 }
 
@@ -54,9 +58,21 @@ impl Stack {
         let (relay, addresses) = serve(binaries, &file, where_to).await?;
         // The next start binds what this one was given.
         let [door, tunnel, admin] = addresses;
-        let sections = sections.replacen("127.0.0.1:0", &door.to_string(), 1);
-        fs::write(&file, relay_yaml(&tunnel.to_string(), &admin.to_string(), &sections))?;
-        Ok(Self { binaries: binaries.clone(), directory, relay, tunnel, admin, door, where_to })
+        let fixed = sections.replacen("127.0.0.1:0", &door.to_string(), 1);
+        fs::write(&file, relay_yaml(&tunnel.to_string(), &admin.to_string(), &fixed))?;
+        let (binaries, sections) = (binaries.clone(), sections.to_owned());
+        Ok(Self { binaries, directory, relay, tunnel, admin, door, sections, relays: 1, where_to })
+    }
+
+    /// Puts another relay, on ports of its own and with the same data, in the place of the one that there is, which runs
+    /// on and is handed over.
+    pub async fn replace_relay(&mut self) -> anyhow::Result<Process> {
+        self.relays += 1;
+        let file = self.directory.path().join(format!("relay-{}.yaml", self.relays));
+        fs::write(&file, relay_yaml("127.0.0.1:0", "127.0.0.1:0", &self.sections))?;
+        let (relay, [door, tunnel, admin]) = serve(&self.binaries, &file, self.where_to).await?;
+        (self.door, self.tunnel, self.admin) = (door, tunnel, admin);
+        Ok(std::mem::replace(&mut self.relay, relay))
     }
 
     pub fn directory(&self) -> &Path {
@@ -94,9 +110,14 @@ impl Stack {
 
     /// Makes a token for somebody, and logs them in with it.
     pub async fn developer(&self, name: &str) -> anyhow::Result<Home> {
+        self.developer_dialling(name, self.tunnel).await
+    }
+
+    /// The same for somebody who knows the relay by another address, with something in between.
+    pub async fn developer_dialling(&self, name: &str, relay: SocketAddr) -> anyhow::Result<Home> {
         let home = self.home(name)?;
         let token = self.token(name, &[]).await?;
-        let logged_in = self.login(&home, &token).await?;
+        let logged_in = self.login_at(&home, relay, &token).await?;
         if logged_in.code != Some(0) {
             bail!("logging in: {}", logged_in.stderr);
         }
@@ -105,9 +126,13 @@ impl Stack {
 
     /// `culvert login` with a token on its standard input.
     pub async fn login(&self, home: &Home, token: &str) -> anyhow::Result<Ended> {
+        self.login_at(home, self.tunnel, token).await
+    }
+
+    async fn login_at(&self, home: &Home, relay: SocketAddr, token: &str) -> anyhow::Result<Ended> {
         let file = home.0.join("token");
         fs::write(&file, token)?;
-        let mut command = self.culvert(home, &["login", &self.tunnel.to_string(), "--token-file", "-"]);
+        let mut command = self.culvert(home, &["login", &relay.to_string(), "--token-file", "-"]);
         command.stdin(Stdio::from(fs::File::open(&file)?));
         let ended = Process::start_reading("culvert login", command)?.ended().await?;
         fs::remove_file(&file)?;

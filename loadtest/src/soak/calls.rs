@@ -1,0 +1,180 @@
+//! Callers in an open loop: each request has its time, and does not wait for the one before. Latency counts from that time.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::ledger::Side;
+use crate::caller::Caller;
+use crate::message::Message;
+
+/// Under way at once. Six seconds of 500 a second, twice what anybody may wait; what would be more has failed.
+const UNDER_WAY: usize = 3000;
+
+/// A connection that was idle for longer may be closed by the relay at this moment, which would be nobody's fault.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// So many failures are told one by one.
+const TOLD: usize = 20;
+
+#[derive(Debug)]
+pub(super) struct Calls {
+    /// Where callers go now.
+    pub(super) door: watch::Receiver<SocketAddr>,
+    pub(super) begun: Instant,
+    pub(super) time: Duration,
+    pub(super) rate: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) sent: u64,
+    pub(super) by_app: u64,
+    pub(super) by_upstream: u64,
+    /// Of what was answered as it should be; sorted.
+    pub(super) latencies: Vec<Duration>,
+    /// By what the caller saw.
+    pub(super) failed: BTreeMap<String, u64>,
+    /// The first ones, and when each was due.
+    pub(super) told: Vec<String>,
+}
+
+/// Connections that wait for their next request, and since when.
+type Pool = Arc<Mutex<Vec<(SocketAddr, Instant, Caller)>>>;
+
+struct Call {
+    id: u64,
+    due: Instant,
+    answered: Result<Side, String>,
+    took: Duration,
+}
+
+impl Calls {
+    pub(super) async fn run(self) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut calls = JoinSet::new();
+        let pool = Pool::default();
+        let each = Duration::from_secs(1) / self.rate;
+        let total = self.time.as_secs() * u64::from(self.rate);
+        let mut due = self.begun;
+        for id in 0..total {
+            sleep_until(due).await;
+            while let Some(Ok(call)) = calls.try_join_next() {
+                outcome.add(call, self.begun);
+            }
+            outcome.sent += 1;
+            if calls.len() < UNDER_WAY {
+                let door = *self.door.borrow();
+                calls.spawn(call(id, due, door, Arc::clone(&pool)));
+            } else {
+                let answered = Err(format!("not sent: {UNDER_WAY} under way"));
+                outcome.add(Call { id, due, answered, took: Duration::ZERO }, self.begun);
+            }
+            due += each;
+        }
+        while let Some(Ok(call)) = calls.join_next().await {
+            outcome.add(call, self.begun);
+        }
+        outcome.latencies.sort_unstable();
+        outcome
+    }
+}
+
+async fn call(id: u64, due: Instant, door: SocketAddr, pool: Pool) -> Call {
+    let answered = exchange(id, door, &pool).await;
+    let took = due.elapsed();
+    Call { id, due, answered, took }
+}
+
+async fn exchange(id: u64, door: SocketAddr, pool: &Pool) -> Result<Side, String> {
+    let mut caller = match idle(door, pool) {
+        Some(caller) => caller,
+        None => Caller::connect(door).await.map_err(|error| why(&error))?,
+    };
+    let answer = caller.exchange(request(id)).await.map_err(|error| why(&error))?;
+    if answer.field("connection").is_none_or(|said| !said.eq_ignore_ascii_case("close")) {
+        pool.lock().unwrap_or_else(PoisonError::into_inner).push((door, Instant::now(), caller));
+    }
+    whose(id, &answer)
+}
+
+/// The one that was used last.
+fn idle(door: SocketAddr, pool: &Pool) -> Option<Caller> {
+    let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
+    pool.retain(|(at, since, _)| *at == door && since.elapsed() < IDLE);
+    pool.pop().map(|(_, _, caller)| caller)
+}
+
+/// Half of them claimed, half of those POSTs.
+fn request(id: u64) -> String {
+    let user = if id.is_multiple_of(2) { "alice" } else { "nobody" };
+    let head = format!("/{id} HTTP/1.1\r\nHost: orders.example\r\nx-user: {user}\r\n");
+    match id / 2 % 2 {
+        0 => format!("GET {head}\r\n"),
+        _ => {
+            let body = id.to_string();
+            format!("POST {head}Content-Length: {}\r\n\r\n{body}", body.len())
+        }
+    }
+}
+
+fn whose(id: u64, answer: &Message) -> Result<Side, String> {
+    let status = answer.status();
+    if status != 200 {
+        return Err(format!("{status} {}", answer.field("culvert-failure").unwrap_or_default()));
+    }
+    let text = answer.text();
+    let side = [Side::App, Side::Upstream].into_iter().find(|side| text == format!("{} {id}", side.name()));
+    match side {
+        // What nobody has claimed is nobody's but the upstream's.
+        Some(Side::App) if id % 2 == 1 => Err("answered by the wrong side".to_owned()),
+        Some(side) => Ok(side),
+        None => Err("another answer than this request's".to_owned()),
+    }
+}
+
+/// Without addresses, so that the same is counted as the same.
+fn why(error: &anyhow::Error) -> String {
+    error.root_cause().to_string()
+}
+
+impl Outcome {
+    fn add(&mut self, call: Call, begun: Instant) {
+        match call.answered {
+            Ok(side) => {
+                self.latencies.push(call.took);
+                match side {
+                    Side::App => self.by_app += 1,
+                    Side::Upstream => self.by_upstream += 1,
+                }
+            }
+            Err(why) => {
+                if self.told.len() < TOLD {
+                    self.told.push(format!(
+                        "{:6.2} s: {}: {why}, after {:.2} s",
+                        (call.due - begun).as_secs_f64(),
+                        request(call.id).lines().next().unwrap_or_default(),
+                        call.took.as_secs_f64(),
+                    ));
+                }
+                *self.failed.entry(why).or_default() += 1;
+            }
+        }
+    }
+
+    /// 0.5 is the median.
+    pub(super) fn latency(&self, quantile: f64) -> Duration {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and the length"
+        )]
+        let index = (self.latencies.len().saturating_sub(1) as f64 * quantile).round() as usize;
+        self.latencies.get(index).copied().unwrap_or_default()
+    }
+}

@@ -1,0 +1,87 @@
+//! What came of a soak, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use super::Effort;
+use super::calls::Outcome;
+use super::ledger::Ledger;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub seconds: u64,
+    pub rate: u32,
+    pub sent: u64,
+    pub by_app: u64,
+    pub by_upstream: u64,
+    pub failed: u64,
+    /// By what the caller saw.
+    pub failures: BTreeMap<String, u64>,
+    /// The first ones, one by one.
+    pub first_failures: Vec<String>,
+    pub posts_twice: usize,
+    /// Which is allowed: a GET may be asked again.
+    pub gets_twice: usize,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub longest_ms: f64,
+    /// How often the client's address changed.
+    pub moves: u32,
+    /// The relay that was replaced ended in order.
+    pub drained: bool,
+}
+
+impl Report {
+    pub(super) fn new(effort: Effort, outcome: Outcome, ledger: &Ledger, moves: u32, drained: bool) -> Self {
+        let (gets_twice, posts_twice) = ledger.twice();
+        let milliseconds = |quantile| outcome.latency(quantile).as_secs_f64() * 1e3;
+        Self {
+            seconds: effort.seconds,
+            rate: effort.rate,
+            sent: outcome.sent,
+            by_app: outcome.by_app,
+            by_upstream: outcome.by_upstream,
+            failed: outcome.failed.values().sum(),
+            posts_twice,
+            gets_twice,
+            p50_ms: milliseconds(0.5),
+            p99_ms: milliseconds(0.99),
+            longest_ms: milliseconds(1.0),
+            moves,
+            drained,
+            failures: outcome.failed,
+            first_failures: outcome.told,
+        }
+    }
+
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "{} requests in {} s: {} answered by the app, {} by the upstream, {} failed",
+            self.sent, self.seconds, self.by_app, self.by_upstream, self.failed
+        );
+        let _ = writeln!(text, "ran twice: {} POSTs, {} GETs", self.posts_twice, self.gets_twice);
+        let _ = writeln!(
+            text,
+            "answered after {:.0} ms (median), {:.0} ms (p99), {:.0} ms (longest)",
+            self.p50_ms, self.p99_ms, self.longest_ms
+        );
+        let _ = writeln!(
+            text,
+            "the client's address changed {} times; the first relay {}",
+            self.moves,
+            if self.drained { "ended in order" } else { "did not end in order" }
+        );
+        for (why, count) in &self.failures {
+            let _ = writeln!(text, "  {count:6} x {why}");
+        }
+        for failure in &self.first_failures {
+            let _ = writeln!(text, "  {failure}");
+        }
+        text
+    }
+}
