@@ -9,6 +9,7 @@ pub mod message;
 pub mod origin;
 
 pub mod flaky;
+pub mod link;
 pub mod path;
 pub mod proxies;
 
@@ -20,6 +21,7 @@ pub mod process;
 pub mod stack;
 
 pub mod scenario;
+pub mod soak;
 
 pub mod bench;
 pub mod bulk;

@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use culvert_loadtest::bench::{Effort, Report};
 use culvert_loadtest::binaries::Binaries;
-use culvert_loadtest::{bulk, demo, scenario};
+use culvert_loadtest::{bulk, demo, link, scenario, soak};
 
 /// Shows what culvert does, and what it costs.
 #[derive(Debug, Parser)]
@@ -28,6 +28,11 @@ enum Command {
     Tunnel(Measuring),
     /// Large bodies up and down on each way: equal by checksum, and kept by nobody
     Bulk(Amount),
+    /// A network and a developer as they are, which no caller may notice: nothing fails, nothing runs twice
+    Soak(Soaking),
+    /// A link of any length, loss and rate between two network namespaces
+    #[command(subcommand)]
+    Link(link::command::Action),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -35,6 +40,15 @@ struct Amount {
     /// How large each body is
     #[arg(long, default_value_t = 1024, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     size: u64,
+    /// How the figures are printed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Soaking {
+    #[command(flatten)]
+    effort: soak::Effort,
     /// How the figures are printed
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -73,6 +87,8 @@ async fn main() -> ExitCode {
             report.and_then(|report| measuring.print(&report))
         }
         Command::Bulk(amount) => Box::pin(amount.send()).await,
+        Command::Soak(soaking) => Box::pin(soaking.run()).await,
+        Command::Link(action) => Box::pin(link::command::run(action)).await,
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     // Nobody may be listening any more, which is no reason to fail in another way.
@@ -92,6 +108,18 @@ impl Amount {
             None => Ok(()),
             Some(row) => bail!("{}, {}: not equal, or kept in memory", row.way, row.direction),
         }
+    }
+}
+
+impl Soaking {
+    async fn run(self) -> anyhow::Result<()> {
+        let report = soak::run(&Binaries::shipped().await?, self.effort).await?;
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Output::Table => write!(stdout, "{}", report.text())?,
+            Output::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(&report)?)?,
+        }
+        report.verdict()
     }
 }
 
