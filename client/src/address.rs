@@ -83,13 +83,18 @@ impl RelayAddress {
         self.only.is_some()
     }
 
+    /// Whether HTTP stands before it for certain.
+    pub(crate) fn is_behind_ingress(&self) -> bool {
+        self.is_only_web() || self.path != "/"
+    }
+
     /// Where its WebSocket may be, the likeliest place first. Without a URL that says so, an ingress at the same port or
     /// at that of HTTPS, and the relay itself, which needs none.
     pub(crate) fn web(&self) -> Vec<WebAt> {
         let Self { port, .. } = *self;
         match self.only {
             Some(web) => vec![WebAt { web, port }],
-            None if self.path != "/" => vec![WebAt { web: Web::Secure, port }],
+            None if self.is_behind_ingress() => vec![WebAt { web: Web::Secure, port }],
             None => {
                 let mut places = vec![WebAt { web: Web::Secure, port }];
                 if port != Web::Secure.port() {

@@ -107,10 +107,16 @@ impl Dialler {
 
     /// Bounded: 5 s for the name, and then 5 s for each address and rung, which overlap.
     pub async fn dial(&self) -> Result<Line, DialError> {
+        self.dial_elsewhere(&[]).await
+    }
+
+    /// The same, but where the name has further addresses than those that are `taken`, these come last: for who looks for
+    /// another replica.
+    pub(crate) async fn dial_elsewhere(&self, taken: &[IpAddr]) -> Result<Line, DialError> {
         let memory = &self.network.memory;
         let worked = memory.recall(&self.relay).await;
         let rungs = order(worked).into_iter().filter(|(rung, _)| self.rungs.allows(*rung));
-        let climbed = climb(&self.relay, &self.network.proxies, rungs, |way| {
+        let climbed = climb(&self.relay, &self.network.proxies, taken, rungs, |way| {
             Box::pin(async move {
                 let (tunnel, carrier) = match &way {
                     Way::Quic(address) => {
@@ -160,10 +166,14 @@ pub(crate) type Attempt<'a, T> = Pin<Box<dyn Future<Output = Result<T, Why>> + S
 pub(crate) async fn climb<'a, T: Send>(
     relay: &RelayAddress,
     proxies: &Proxies,
+    taken: &[IpAddr],
     rungs: impl IntoIterator<Item = (Transport, Duration)>,
     connect: impl Fn(Way) -> Attempt<'a, T> + Sync,
 ) -> (Option<T>, Vec<Missed>) {
-    let found = resolve(relay).await;
+    let mut found = resolve(relay).await;
+    if let Ok(addresses) = &mut found {
+        addresses.sort_by_key(|address| taken.contains(address));
+    }
     let tried = Mutex::new(Vec::<Tried>::new());
     let (tried, connect) = (&tried, &connect);
     let mut racing = Vec::new();
@@ -280,6 +290,14 @@ impl Line {
         }
     }
 
+    /// Goes on from another UDP port, where it goes over one; a TCP connection stays what it is.
+    pub(crate) fn rebind(&self) -> io::Result<()> {
+        match &self.carrier {
+            Carrier::Quic(carrier) => carrier.rebind(),
+            Carrier::Tls(_) => Ok(()),
+        }
+    }
+
     /// What the system granted, over QUIC.
     pub fn udp_buffers(&self) -> Option<UdpBuffers> {
         match &self.carrier {
@@ -382,10 +400,12 @@ pub enum DialError {
 }
 
 impl DialError {
-    /// What the relay's certificate says that no further attempt will change.
+    /// What the relay's certificate says that no further attempt will change. Behind an ingress only what was said inside a
+    /// WebSocket is the relay's: outside of it the ingress speaks for itself.
     pub fn verdict(&self) -> Option<HandshakeFailure> {
-        let Self::NoRung { missed, .. } = self else { return None };
-        missed.iter().find_map(|missed| match missed.why {
+        let Self::NoRung { relay, missed } = self else { return None };
+        let of_relay = |missed: &&Missed| missed.rung == Transport::WebSocket || !relay.is_behind_ingress();
+        missed.iter().filter(of_relay).find_map(|missed| match missed.why {
             Why::Handshake(failure) if is_final(failure) => Some(failure),
             _ => None,
         })
@@ -445,4 +465,32 @@ pub enum SetupError {
     OuterTls(#[source] OriginTlsError),
     #[error(transparent)]
     App(#[from] AppTlsError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stood_in_for_quic_is_begun_first_and_quic_with_it() {
+        use Transport::*;
+        let at_once = Duration::ZERO;
+        for worked in [None, Some(Quic)] {
+            assert_eq!(order(worked), [(Quic, HEAD_START), (Tls, HEAD_START), (WebSocket, HEAD_START)]);
+        }
+        assert_eq!(order(Some(Tls)), [(Tls, HEAD_START), (Quic, at_once), (WebSocket, HEAD_START)]);
+        assert_eq!(order(Some(WebSocket)), [(WebSocket, HEAD_START), (Quic, at_once), (Tls, HEAD_START)]);
+    }
+
+    #[test]
+    fn an_ingress_is_no_proof_of_a_wrong_relay() {
+        let verdict = |relay: &str, rung| {
+            let why = Why::Handshake(HandshakeFailure::NotThisRelay);
+            no_rung(&relay.parse().unwrap(), vec![Missed { rung, place: None, why }]).verdict().is_some()
+        };
+        for rung in Transport::ALL {
+            assert!(verdict("https://relay", rung));
+            assert_eq!(verdict("https://relay/path", rung), rung == Transport::WebSocket);
+        }
+    }
 }

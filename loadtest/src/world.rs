@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use culvert_certs::{Authority, JoinToken};
-use culvert_client::dial::{Dialler, Line, Rungs};
-use culvert_client::login::login;
+use culvert_client::dial::{Dialler, Line, Network, Rungs};
+use culvert_client::login::login_through;
 use culvert_client::profile::Profiles;
 use culvert_client::screen::Screen;
 use culvert_client::session::{Claim, Options, Session};
@@ -54,7 +54,7 @@ impl World {
     pub async fn with(sections: &str) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("culvert-")?;
         let text = format!(
-            "data: data\ntunnel: {{listen: \"127.0.0.1:0\", names: [\"127.0.0.1\"]}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n\
+            "data: data\ntunnel: {{listen: \"127.0.0.1:0\", websocket: \"127.0.0.1:0\", names: [\"127.0.0.1\", relay.test]}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n\
              {sections}"
         );
         let config = Config::parse(&text, &directory.path().join("relay.yaml"))?;
@@ -102,10 +102,21 @@ impl World {
 
     /// The same for somebody who knows the relay by another address, with something in between.
     pub async fn developer_dialling(&self, name: &str, relay: SocketAddr) -> anyhow::Result<Developer> {
+        self.developer_through(name, &relay.to_string(), Network::default()).await
+    }
+
+    /// The same for somebody who knows the relay by an address as it is typed (it is also `relay.test`), and has proxies.
+    pub async fn developer_through(
+        &self,
+        name: &str,
+        relay: &str,
+        network: Network,
+    ) -> anyhow::Result<Developer> {
         let token = self.token(name, PATIENCE, 1).await?;
-        let relay: RelayAddress = relay.to_string().parse()?;
-        let profile = timeout(PATIENCE, login(&relay, &token)).await.context("logging in: timed out")??;
-        let profiles = Profiles::at(self.directory.path().join(name));
+        let relay: RelayAddress = relay.parse()?;
+        let logging_in = timeout(PATIENCE, login_through(&network, &relay, &token)).await;
+        let profile = logging_in.context("logging in: timed out")??;
+        let profiles = Profiles::at(self.directory.path().join(name)).through(network);
         profiles.save(&profile)?;
         Ok(Developer { profiles, relay })
     }
@@ -138,6 +149,7 @@ impl World {
     /// The next start binds what this one was given.
     fn hold_ports(&mut self) {
         self.config.tunnel.listen = self.addresses.tunnel;
+        self.config.tunnel.websocket = self.addresses.websocket;
         self.config.admin.listen = self.addresses.admin;
         for (service, (_, address)) in self.config.services.iter_mut().zip(&self.addresses.services) {
             service.listen = *address;
@@ -146,6 +158,19 @@ impl World {
 }
 
 impl Developer {
+    /// The same login, on a machine with other surroundings.
+    pub fn through(self, network: Network) -> Self {
+        Self { profiles: self.profiles.through(network), ..self }
+    }
+
+    /// The same login for another address of the relay.
+    pub fn knowing(self, relay: RelayAddress) -> anyhow::Result<Self> {
+        let mut profile = self.profiles.load(&self.relay)?;
+        profile.relay = relay.clone();
+        self.profiles.save(&profile)?;
+        Ok(Self { relay, ..self })
+    }
+
     /// A bare tunnel, on which nothing has been said yet: for a test that says it all itself.
     pub async fn dial(&self, rungs: Rungs) -> anyhow::Result<Line> {
         let dialler = Dialler::new(&self.profiles.load(&self.relay)?, rungs)?;
@@ -169,12 +194,37 @@ impl Developer {
         Ok(session)
     }
 
+    /// The same with what callers get while the developer cannot be reached, as `--on-unreachable` takes it.
+    pub async fn intercept_or(
+        &self,
+        policy: &str,
+        matches: &str,
+        app: &str,
+        rungs: Rungs,
+    ) -> anyhow::Result<Session> {
+        let intercept = Intercept { on_unreachable: policy.parse()?, ..intercept(matches)? };
+        let mut session = self.claim_this(intercept, app, rungs, Screen::silent())?;
+        in_force(&mut session).await?;
+        Ok(session)
+    }
+
     /// The same, without waiting.
     pub fn claim(&self, matches: &str, app: &str, rungs: Rungs, screen: Screen) -> anyhow::Result<Session> {
+        self.claim_this(intercept(matches)?, app, rungs, screen)
+    }
+
+    /// Any claim, without waiting.
+    pub fn claim_this(
+        &self,
+        intercept: Intercept,
+        app: &str,
+        rungs: Rungs,
+        screen: Screen,
+    ) -> anyhow::Result<Session> {
         let options = Options {
             profile: self.profiles.load(&self.relay)?,
             rungs,
-            claims: vec![Claim { intercept: intercept(matches)?, app: app.parse::<App>()? }],
+            claims: vec![Claim { intercept, app: app.parse::<App>()? }],
             screen,
             grace: PATIENCE,
         };

@@ -6,16 +6,19 @@
 mod command_line;
 mod hostile;
 mod http;
+mod ladder;
+mod lanes;
 mod outage;
 mod routing;
 mod secrets;
 mod sharing;
+mod unreachable;
 
 use culvert_client::dial::Rungs;
 use culvert_loadtest::binaries::Binaries;
 use tokio::sync::OnceCell;
 
-const TRANSPORTS: [Rungs; 2] = [Rungs::Quic, Rungs::Tls];
+const TRANSPORTS: [Rungs; 3] = [Rungs::Quic, Rungs::Tls, Rungs::WebSocket];
 
 /// Built once, however many tests ask.
 async fn binaries() -> &'static Binaries {
