@@ -11,11 +11,13 @@ pub mod dial;
 mod exit;
 pub mod list;
 pub mod login;
+mod network;
 pub mod profile;
 pub mod screen;
 pub mod serve;
 pub mod session;
 mod signals;
+pub mod status;
 
 pub use address::{AddressError, DEFAULT_PORT, RelayAddress};
 pub use app::{App, AppError};

@@ -48,7 +48,7 @@ async fn ask(line: &Line, relay: &RelayAddress) -> Result<Listing, ListError> {
             return Err(match Over::of_greeting(error, line, relay).await {
                 Over::Never(error) => ListError::Session(error),
                 Over::Again(why) => ListError::NotNow(why),
-                Over::Stopped | Over::Drained { .. } => {
+                Over::Stopped | Over::Moved | Over::Drained { .. } => {
                     ListError::NotNow("the relay is going away".to_owned())
                 }
             });

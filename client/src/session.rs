@@ -1,43 +1,63 @@
 //! A session: dial -> hello -> announce -> serve -> why it ended -> again, or stop. `Life::run` is the whole story.
 //!
-//! Claims are announced again on every connection, and superseded by name, so that a session's own dead connection is
-//! never in its way. What can heal by itself is tried again for ever; what cannot ends the session with its reason.
-//! Holds no request: those are [`crate::serve`]'s.
+//! A session has a link to every replica of its relay, and a link has lanes: tunnels that all carry the same claims. A tunnel
+//! that is in doubt, slow or on a lower rung than it could be is not repaired but gets another one beside it, which is announced
+//! the same claims; what is under way on the old one ends there. What can heal by itself is tried again for ever; what cannot ends
+//! the session with its reason. Holds no request: those are [`crate::serve`]'s.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use culvert_protocol::hello::{InstanceId, Welcome};
+use culvert_protocol::hello::Welcome;
 use culvert_protocol::intercept::Intercept;
 use culvert_protocol::tunnel::Transport;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::dial::{Dialler, Line, Missed, Rungs, SetupError, Why};
+use crate::dial::{Rungs, SetupError};
+use crate::network::{Change, Watch};
 use crate::profile::Profile;
 use crate::screen::Screen;
-use crate::serve::Apps;
+use crate::status::Status;
 
 mod backoff;
-mod connection;
+mod climb;
 mod control;
+mod dialling;
 mod ended;
+mod lane;
+mod links;
+mod pool;
+mod shared;
+mod signs;
 #[cfg(test)]
 pub(crate) mod tests;
+mod told;
 
 use backoff::Backoff;
-use connection::Connection;
 pub(crate) use control::Control;
+use dialling::{Greeted, dial};
 pub(crate) use ended::Over;
 pub use ended::SessionError;
+use lane::{Lane, LaneId, Orders, Told, decline};
+use links::{Aim, Held, Links, Stage};
+use shared::Shared;
 
-/// A connection that lived so long was good: the next failure is a new one.
+/// A tunnel that lived so long was good: the next failure is a new one.
 const GOOD: Duration = Duration::from_secs(10);
+
+/// How long a session whose claims are in force at one replica waits for the others until it calls itself ready.
+const EVERY_REPLICA: Duration = Duration::from_secs(2);
+
+/// What lanes may have to say at once, and who may ask: then they wait.
+const WAITING: usize = 32;
+
+/// Nothing is due: the longest that the session waits for something to happen.
+const IDLE: Duration = Duration::from_secs(3600);
 
 /// How long exchanges may go on once the developer has asked to stop, unless the caller says otherwise.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -64,18 +84,28 @@ pub struct Claim {
 #[derive(Debug)]
 pub struct Session {
     state: watch::Receiver<Option<Arc<Ready>>>,
-    stop: CancellationToken,
-    cut: CancellationToken,
+    shared: Arc<Shared>,
+    asks: mpsc::Sender<Ask>,
     life: JoinSet<Result<(), SessionError>>,
 }
 
-/// Every claim is in force.
+/// Where a session can be asked how it is, and to stop.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    asks: mpsc::Sender<Ask>,
+    stop: CancellationToken,
+}
+
+type Ask = oneshot::Sender<Status>;
+
+/// Every claim is in force, at every replica that can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ready {
-    /// Which replica this is.
+    /// Which replica this is, and the first one where there are several.
     pub relay: String,
     /// Who the relay takes us for.
     pub identity: String,
+    /// The best that leads to it.
     pub transport: Transport,
     /// Where each claim's service is listened for, in the order of the claims.
     pub listen: Vec<Vec<String>>,
@@ -90,26 +120,13 @@ impl Session {
     /// The same for claims whose services were named with their ports, in the order of the claims: where the relay
     /// listens for one of them elsewhere, the session ends. `None`, or no entry: any port will do.
     pub fn start_at_ports(options: Options, ports: Vec<Option<u16>>) -> Result<Self, SetupError> {
-        let (say, state) = watch::channel(None);
-        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
-        let life = Life {
-            dialler: Dialler::new(&options.profile, options.rungs)?,
-            not_after: options.profile.identity.not_after,
-            apps: Arc::new(Apps::new((1..).zip(options.claims.iter().map(|claim| claim.app.clone())))?),
-            claims: options.claims,
-            ports,
-            instance: InstanceId::new(rand::random()),
-            screen: options.screen,
-            grace: options.grace,
-            state: say,
-            complained: false,
-            draining: JoinSet::new(),
-            stop: stop.clone(),
-            cut: cut.clone(),
-        };
+        let (show, state) = watch::channel(None);
+        let (asks, asked) = mpsc::channel(WAITING);
+        let shared = Arc::new(Shared::new(options, ports)?);
+        let life = Life::new(Arc::clone(&shared), show);
         let mut tasks = JoinSet::new();
-        tasks.spawn(Box::pin(life.run()));
-        Ok(Self { state, stop, cut, life: tasks })
+        tasks.spawn(Box::pin(life.run(asked)));
+        Ok(Self { state, shared, asks, life: tasks })
     }
 
     /// Waits until every claim is in force; `None` when the session has ended and [`Session::ended`] says why.
@@ -125,13 +142,17 @@ impl Session {
 
     /// Gives the claims back at once, finishes what is under way, and ends.
     pub fn stop(&self) {
-        self.stop.cancel();
+        self.shared.stop.cancel();
+    }
+
+    pub fn desk(&self) -> Desk {
+        Desk { asks: self.asks.clone(), stop: self.shared.stop.clone() }
     }
 
     /// Ends without finishing anything.
     pub fn cut(&self) {
-        self.stop.cancel();
-        self.cut.cancel();
+        self.shared.stop.cancel();
+        self.shared.cut.cancel();
     }
 
     /// Waits for the end. Dropping the future loses nothing.
@@ -145,163 +166,281 @@ impl Session {
     }
 }
 
-/// What a session needs from its start to its end.
+impl Desk {
+    /// How the session is; none: it has ended.
+    pub async fn status(&self) -> Option<Status> {
+        let (answer, status) = oneshot::channel();
+        self.asks.send(answer).await.ok()?;
+        status.await.ok()
+    }
+
+    /// As [`Session::stop`].
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+}
+
+/// What a session is from its start to its end.
 struct Life {
-    dialler: Dialler,
-    not_after: SystemTime,
-    /// A claim's number is its place, counted from 1: the same on every connection.
-    claims: Vec<Claim>,
-    /// Where their services are meant to be listened for.
-    ports: Vec<Option<u16>>,
-    apps: Arc<Apps>,
-    instance: InstanceId,
-    screen: Screen,
-    grace: Duration,
+    shared: Arc<Shared>,
+    links: Links,
+    lanes: JoinSet<(LaneId, Option<String>)>,
+    last: LaneId,
+    tell: mpsc::Sender<(LaneId, Told)>,
+    told: mpsc::Receiver<(LaneId, Told)>,
+    dials: JoinSet<(Aim, Result<Greeted, Over>)>,
+    /// A replica is being dialled, whichever answers.
+    seeking: bool,
+    /// When it may be, and how long it is waited after failures.
+    seek_due: Instant,
+    backoff: Backoff,
+    /// Tunnels that turned out to be one too many.
+    declined: JoinSet<()>,
+    network: Watch,
     state: watch::Sender<Option<Arc<Ready>>>,
+    /// Until when the claims need not be in force at every replica for the session to be ready.
+    ready_due: Option<Instant>,
+    /// What the relay said of us, and where it listens for each claim's service.
+    identity: String,
+    listen: Vec<Vec<String>>,
+    /// There was a tunnel on which everything was in force.
+    was_ready: bool,
     /// That there is no tunnel has been said, and is not said again until there was one.
     complained: bool,
-    /// Connections whose relay goes away, and that only finish what is under way.
-    draining: JoinSet<()>,
-    stop: CancellationToken,
-    cut: CancellationToken,
+    /// What was last wrong.
+    trouble: Option<String>,
+    since: SystemTime,
 }
 
 impl Life {
-    async fn run(mut self) -> Result<(), SessionError> {
-        let mut backoff = Backoff::default();
+    fn new(shared: Arc<Shared>, state: watch::Sender<Option<Arc<Ready>>>) -> Self {
+        let (tell, told) = mpsc::channel(WAITING);
+        Self {
+            shared,
+            links: Links::new(),
+            lanes: JoinSet::new(),
+            last: 0,
+            tell,
+            told,
+            dials: JoinSet::new(),
+            seeking: false,
+            seek_due: Instant::now(),
+            backoff: Backoff::default(),
+            declined: JoinSet::new(),
+            network: Watch::new(),
+            state,
+            ready_due: None,
+            identity: String::new(),
+            listen: Vec::new(),
+            was_ready: false,
+            complained: false,
+            trouble: None,
+            since: SystemTime::now(),
+        }
+    }
+
+    async fn run(mut self, mut asked: mpsc::Receiver<Ask>) -> Result<(), SessionError> {
+        let shared = Arc::clone(&self.shared);
         let ended = loop {
-            let begun = Instant::now();
-            let over = self.connect().await;
-            let was_ready = self.state.send_replace(None).is_some();
-            if was_ready && begun.elapsed() >= GOOD {
-                backoff.reset();
+            if let Err(error) = self.dial_what_is_missing() {
+                break Err(error);
             }
-            match over {
-                Over::Stopped => break Ok(()),
-                Over::Never(error) => break Err(error),
-                Over::Drained { .. } => {}
-                Over::Again(why) => self.complain(&why, was_ready),
+            let (due, toward) = (self.due(), self.links.addresses().next());
+            let turn = tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => break Ok(()),
+                Some((lane, told)) = self.told.recv() => self.hear(lane, told),
+                Some(ended) = self.lanes.join_next() => self.part(ended),
+                Some(dialled) = self.dials.join_next() => self.arrive(dialled),
+                Some(_) = self.declined.join_next() => Ok(()),
+                change = self.network.changed(toward) => self.check(change),
+                Some(answer) = asked.recv() => self.answer(answer),
+                () = sleep_until(due) => Ok(()),
+            };
+            if let Err(error) = turn {
+                break Err(error);
             }
-            tokio::select! {
-                () = sleep(backoff.next(rand::random())) => {}
-                () = self.stop.cancelled() => break Ok(()),
-            }
+            self.show();
         };
-        // Each of them is limited by its grace.
-        while self.draining.join_next().await.is_some() {}
+        self.leave(ended.as_ref().err()).await;
         ended
     }
 
-    /// One connection from its dial to its end.
-    async fn connect(&mut self) -> Over {
-        if self.not_after <= SystemTime::now() {
-            let relay = self.dialler.relay().clone();
-            return Over::Never(SessionError::Expired { relay, not_after: self.not_after });
+    /// Every reason to dial: a replica without a tunnel that is well, a better rung, a bulk transfer that others would wait for.
+    fn dial_what_is_missing(&mut self) -> Result<(), SessionError> {
+        let now = Instant::now();
+        let mut aims = self.links.look(self.shared.climbs(), now);
+        if self.links.is_missing() && !self.seeking && self.seek_due <= now {
+            if let Some(error) = self.shared.expired().filter(|_| !self.links.is_in_force()) {
+                return Err(error);
+            }
+            self.seeking = true;
+            aims.push(Aim::Replica);
         }
-        let stop = self.stop.clone();
-        let dialled = tokio::select! {
-            dialled = self.dialler.dial() => dialled,
-            () = stop.cancelled() => return Over::Stopped,
-        };
-        let line = match dialled {
-            Ok(line) => line,
-            Err(error) => return Over::of_dial(error),
-        };
-        let greeted = tokio::select! {
-            greeted = Control::greet(&line, self.instance) => greeted,
-            () = stop.cancelled() => return Over::Stopped,
-        };
-        let (control, welcome) = match greeted {
-            Ok(greeted) => greeted,
-            Err(error) => {
-                let over = Over::of_greeting(error, &line, self.dialler.relay()).await;
-                line.close(&over.as_reason()).await;
-                return over;
-            }
-        };
-        let how = how(&line);
-        let mut connection = Connection::serve(line, control, &self.apps, &self.screen);
-        let over = connection.converse(self, &welcome, &how).await;
-        match &over {
-            Over::Stopped => connection.leave(&self.claims, self.grace, &self.cut).await,
-            Over::Drained { grace } => {
-                self.screen.notice("drained", "the relay is going away; connecting again");
-                let (grace, cut, done) = (*grace, self.cut.clone(), over.as_reason());
-                self.draining.spawn(async move { connection.finish(grace, &cut, done).await });
-            }
-            // The newer session has the requests that come; those that are here are still this one's to answer.
-            Over::Never(error @ SessionError::Superseded { .. }) => {
-                self.screen.notice("superseded", &format!("{error}: finishing what is under way"));
-                connection.leave(&self.claims, self.grace, &self.cut).await;
-            }
-            // In force since the relay said where it listens: a request may be here.
-            Over::Never(SessionError::OtherPort { .. }) => {
-                connection.leave(&self.claims, self.grace, &self.cut).await;
-            }
-            Over::Again(_) | Over::Never(_) => connection.close(&over.as_reason()).await,
+        for aim in aims {
+            let taken = self.links.addresses().map(|address| address.ip()).collect();
+            self.dials.spawn(Box::pin(dial(Arc::clone(&self.shared), aim, taken)));
         }
-        over
+        Ok(())
     }
 
-    /// What is wrong with where the relay listens for a claim's service. Addresses that are not understood are no proof of
-    /// another port.
-    fn other_port(&self, number: u64, listen: &[String]) -> Option<SessionError> {
-        let place = usize::try_from(number.checked_sub(1)?).ok()?;
-        let asked = self.ports.get(place).copied().flatten()?;
-        let found =
-            listen.iter().map(|address| address.parse::<SocketAddr>().ok().map(|address| address.port()));
-        let ports = found.collect::<Option<Vec<u16>>>()?;
-        if ports.is_empty() || ports.contains(&asked) {
-            return None;
-        }
-        let service = self.claims.get(place)?.intercept.service.clone();
-        Some(SessionError::OtherPort { service, asked, ports })
+    fn due(&self) -> Instant {
+        let now = Instant::now();
+        let seek = (self.links.is_missing() && !self.seeking).then_some(self.seek_due);
+        let dues = [seek, self.links.due(self.shared.climbs(), now), self.ready_due];
+        dues.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 
-    /// Every claim was accepted.
-    fn ready(&mut self, welcome: &Welcome, how: &str, transport: Transport, listen: Vec<Vec<String>>) {
-        let relay = self.dialler.relay();
-        let identity = &welcome.identity;
-        self.screen.notice("connected", &format!("connected to {relay} as {identity} over {how}"));
-        for (claim, listen) in self.claims.iter().zip(&listen) {
-            let Intercept { service, matcher, .. } = &claim.intercept;
-            let listen = listen.join(", ");
-            self.screen.notice("intercepting", &format!("{service} ({listen}): {matcher} -> {}", claim.app));
+    /// A dial is over: the tunnel is taken, or is one too many, or there is none.
+    fn arrive(
+        &mut self,
+        dialled: Result<(Aim, Result<Greeted, Over>), JoinError>,
+    ) -> Result<(), SessionError> {
+        let (aim, greeted) = dialled.map_err(|_| SessionError::Broken)?;
+        let now = Instant::now();
+        self.links.dialled(&aim);
+        if aim == Aim::Replica {
+            self.seeking = false;
         }
-        self.complained = false;
-        self.state.send_replace(Some(Arc::new(Ready {
-            relay: welcome.relay.clone(),
-            identity: identity.clone(),
-            transport,
-            listen,
-        })));
+        let Greeted { line, control, welcome, missed, how } = match (greeted, &aim) {
+            (Ok(greeted), _) => greeted,
+            (Err(Over::Never(error)), Aim::Replica) if !(self.was_ready && error.may_be_a_portal()) => {
+                return Err(error);
+            }
+            (Err(over), Aim::Replica) => {
+                self.fail(over.to_string());
+                return Ok(());
+            }
+            (Err(over), Aim::Climb { .. } | Aim::Grow { .. }) => {
+                let rung = aim.rung();
+                self.links.failed(&aim, rung.map(|rung| (rung, over.to_string())), now);
+                return Ok(());
+            }
+        };
+        let Welcome { relay, replicas, identity, .. } = welcome;
+        self.links.learn(replicas);
+        self.identity = identity;
+        let rung = line.tunnel.transport();
+        if !self.links.takes(&aim, &relay, rung) {
+            self.declined.spawn(decline(line, control));
+            self.links.failed(&aim, None, now);
+            if aim == Aim::Replica {
+                self.seek_due = now + self.backoff.next(rand::random());
+                self.ready_due = self.ready_due.map(|due| due.min(now));
+            }
+            return Ok(());
+        }
+        self.last += 1;
+        let orders = Arc::<Orders>::default();
+        let lane = Held {
+            id: self.last,
+            tunnel: line.tunnel.clone(),
+            address: line.address,
+            udp: line.udp_buffers(),
+            how,
+            since: SystemTime::now(),
+            begun: now,
+            stage: Stage::Joining,
+            doubtful: false,
+            orders: Arc::clone(&orders),
+            pulse: pool::Pulse::default(),
+        };
+        self.links.add(&relay, lane, now);
+        if let Some(link) = self.links.link(&relay)
+            && aim == Aim::Replica
+        {
+            link.missed = missed;
+        }
+        let lane = Lane::new(self.last, Arc::clone(&self.shared), line, control, orders, self.tell.clone());
+        self.lanes.spawn(Box::pin(lane.run()));
+        Ok(())
     }
 
-    /// Once for each time that the relay is away, however often it is tried.
-    fn complain(&mut self, why: &str, was_ready: bool) {
-        tracing::debug!(why, "no session");
-        if self.complained {
-            return;
+    /// A lane has news.
+    fn hear(&mut self, id: LaneId, told: Told) -> Result<(), SessionError> {
+        let now = Instant::now();
+        match told {
+            Told::InForce { listen } => {
+                self.listen = listen;
+                self.links.in_force(id, now);
+                self.ready_due.get_or_insert(now + EVERY_REPLICA);
+            }
+            Told::Doubtful(doubtful) => {
+                if let Some(lane) = self.links.lane(id) {
+                    lane.doubtful = doubtful;
+                }
+                if doubtful {
+                    self.trouble = Some("it is silent".to_owned());
+                    self.seek_due = now;
+                }
+            }
+            Told::Draining => {
+                if let Some(lane) = self.links.lane(id) {
+                    lane.stage = Stage::Leaving;
+                }
+                self.shared.screen.notice("drained", "the relay is going away; connecting again");
+                if !self.links.is_in_force() {
+                    self.state.send_replace(None);
+                }
+                self.seek_due = now + self.backoff.next(rand::random());
+            }
+            Told::Never(error) => return Err(error),
         }
-        self.complained = true;
-        if was_ready {
-            self.screen.notice("lost", &format!("the relay is lost: {why}; connecting again"));
-        } else {
-            self.screen.notice("unreachable", &format!("{why}; trying again until it works (Ctrl-C stops)"));
-        }
+        Ok(())
     }
-}
 
-/// The rung in use, and, where it is not the best one, what was wrong with that.
-fn how(line: &Line) -> String {
-    let rung = line.tunnel.transport();
-    let tried = |missed: &&Missed| rung != Transport::Quic && !matches!(missed.why, Why::NotWanted);
-    let missed: Vec<_> = line.missed.iter().filter(tried).map(ToString::to_string).collect();
-    if missed.is_empty() { rung.to_string() } else { format!("{rung} ({})", missed.join("; ")) }
+    /// A lane has ended; `why`, if it was not meant to.
+    fn part(&mut self, ended: Result<(LaneId, Option<String>), JoinError>) -> Result<(), SessionError> {
+        let (id, why) = ended.map_err(|_| SessionError::Broken)?;
+        let Some(lane) = self.links.remove(id) else { return Ok(()) };
+        let Some(why) = why else { return Ok(()) };
+        if lane.stage == Stage::InForce && lane.begun.elapsed() >= GOOD {
+            self.backoff.reset();
+        }
+        self.fail(why);
+        Ok(())
+    }
+
+    fn fail(&mut self, why: String) {
+        tracing::debug!(why, "no tunnel");
+        self.seek_due = Instant::now() + self.backoff.next(rand::random());
+        // With some replicas in force and another one away, there is nothing left to wait for.
+        self.ready_due = self.ready_due.map(|due| due.min(Instant::now()));
+        if !self.links.is_in_force() && self.state.borrow().is_none() {
+            self.complain(|| format!("{why}; trying again until it works (Ctrl-C stops)"), "unreachable");
+        }
+        self.trouble = Some(why);
+    }
+
+    /// The network may be another one. Nothing is waited for any more: every lane is asked, and what is missing is dialled.
+    fn check(&mut self, change: Change) -> Result<(), SessionError> {
+        tracing::debug!(%change, "asking the relay whether it is there");
+        let now = Instant::now();
+        self.links.lanes().for_each(|lane| lane.orders.check.notify_one());
+        self.links.look_up(now);
+        self.backoff.reset();
+        self.seek_due = now;
+        Ok(())
+    }
+
+    /// Stops everything in order: claims are given back, and what is under way is finished within the grace.
+    async fn leave(mut self, why: Option<&SessionError>) {
+        self.state.send_replace(None);
+        if let Some(error @ SessionError::Superseded { .. }) = why {
+            self.shared.screen.notice("superseded", &format!("{error}: finishing what is under way"));
+        }
+        self.shared.stop.cancel();
+        // Nobody listens to them any more.
+        drop(self.told);
+        self.dials.shutdown().await;
+        // Each of them is limited: by its grace, or by the time that a farewell may take.
+        while self.lanes.join_next().await.is_some() {}
+        while self.declined.join_next().await.is_some() {}
+    }
 }
 
 impl fmt::Debug for Life {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Life").field("relay", self.dialler.relay()).finish_non_exhaustive()
+        f.debug_struct("Life").field("relay", self.shared.relay()).finish_non_exhaustive()
     }
 }

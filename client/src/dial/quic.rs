@@ -72,6 +72,12 @@ impl Carrier {
         self.buffers
     }
 
+    /// Goes on from another port: the one that is in use may belong to a network that is gone, or be forgotten by a NAT.
+    pub(super) fn rebind(&self) -> io::Result<()> {
+        let (socket, _) = socket(self.connection.remote_address())?;
+        self.endpoint.rebind(socket)
+    }
+
     /// Returns once the close has been sent.
     pub(super) async fn gone(self) {
         drop(self.connection);

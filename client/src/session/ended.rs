@@ -1,5 +1,6 @@
 //! Why a connection is over, and whether that is for good. The only place that decides between again and never.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use culvert_certs::tls::HandshakeFailure;
@@ -21,6 +22,8 @@ use crate::screen::{ago, because};
 pub(crate) enum Over {
     /// We were asked to.
     Stopped,
+    /// Another lane has the claims.
+    Moved,
     /// The relay is going away, and lets what is under way take so long.
     Drained {
         grace: Duration,
@@ -76,9 +79,22 @@ impl Over {
     pub(crate) fn as_reason(&self) -> CloseReason {
         match self {
             Self::Stopped => CloseReason::new(CloseCode::Shutdown, "the client was stopped"),
+            Self::Moved => CloseReason::new(CloseCode::Drain, "the client has another tunnel"),
             Self::Drained { .. } => CloseReason::new(CloseCode::Drain, "the client has finished"),
             Self::Again(why) => CloseReason::new(CloseCode::Internal, why),
             Self::Never(_) => CloseReason::new(CloseCode::Shutdown, "the client cannot go on"),
+        }
+    }
+}
+
+impl fmt::Display for Over {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stopped => f.write_str("stopped"),
+            Self::Moved => f.write_str("moved"),
+            Self::Drained { .. } => f.write_str("the relay is going away"),
+            Self::Again(why) => f.write_str(why),
+            Self::Never(error) => write!(f, "{}", because(error)),
         }
     }
 }
@@ -152,6 +168,18 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Whether this may be said by something else that stands in the way for a while, as in a hotel: nothing that the relay
+    /// itself has said.
+    pub(super) fn may_be_a_portal(&self) -> bool {
+        match self {
+            Self::Dial(error) => matches!(
+                error.verdict(),
+                Some(HandshakeFailure::NotThisRelay | HandshakeFailure::NameMismatch)
+            ),
+            _ => false,
+        }
+    }
+
     pub fn exit(&self) -> Exit {
         match self {
             Self::Dial(_) | Self::Refused { .. } | Self::Expired { .. } | Self::Denied { .. } => Exit::Denied,

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::dial::Rungs;
+use crate::dial::{Dialler, Rungs};
 use crate::exit::Exit;
 use crate::list::list;
 use crate::login::login;

@@ -1,0 +1,168 @@
+//! Signs of life of one tunnel's relay: when it last said anything, and whether that makes one doubt that it is there. Pure: it
+//! is told the time.
+
+use std::time::Duration;
+
+use culvert_protocol::tunnel::IDLE_LIMIT;
+use tokio::time::Instant;
+
+/// How often the relay is asked whether it is there; it asks as often.
+pub(super) const PING: Duration = Duration::from_secs(1);
+
+/// A relay that has said nothing for so long is in doubt: two of its pings, and what answers ours, went missing. Another tunnel
+/// is dialled beside this one.
+const DOUBT: Duration = Duration::from_millis(2_500);
+
+/// The same for one that speaks but does not answer: it does not hear us. Longer, because an answer waits behind data.
+const UNANSWERED: Duration = Duration::from_secs(5);
+
+/// The same once there is a reason to ask.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// And the tunnel is over after this: until then what is under way may go on where it stopped.
+const SILENCE: Duration = IDLE_LIMIT;
+
+#[derive(Debug)]
+pub(super) struct Signs {
+    heard: Instant,
+    /// Bytes that have come in: a control message may wait behind data that shows as well that somebody is there.
+    received: u64,
+    /// The oldest ping that nothing answers.
+    asked: Option<Instant>,
+    /// There was a reason to ask: the ping from which on an answer counts, and until when it is due.
+    probe: Option<(u64, Instant)>,
+    doubtful: bool,
+}
+
+impl Signs {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { heard: now, received: 0, asked: None, probe: None, doubtful: false }
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    pub(super) fn received(&mut self, bytes: u64, now: Instant) {
+        if std::mem::replace(&mut self.received, bytes) != bytes {
+            self.heard = now;
+        }
+    }
+
+    pub(super) fn pinged(&mut self, now: Instant) {
+        self.asked.get_or_insert(now);
+    }
+
+    /// The ping of this number is sent because there is a doubt.
+    pub(super) fn probed(&mut self, number: u64, now: Instant) {
+        self.probe = Some((number, now + PROBE));
+    }
+
+    pub(super) fn answered(&mut self, number: u64) {
+        self.asked = None;
+        self.probe = self.probe.filter(|(probe, _)| number < *probe);
+    }
+
+    /// This process did not run for a while: what was said meanwhile is yet to be read.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.heard = self.heard.max(now.checked_sub(DOUBT - PROBE).unwrap_or(now));
+        self.asked = self.asked.map(|_| now);
+    }
+
+    /// When it comes in doubt unless something is heard.
+    pub(super) fn due(&self) -> Instant {
+        let mut due = self.heard + DOUBT;
+        if let Some(asked) = self.asked {
+            due = due.min(asked + UNANSWERED);
+        }
+        if let Some((_, probe)) = self.probe {
+            due = due.min(probe);
+        }
+        due
+    }
+
+    /// Whether the relay is in doubt, if that is new.
+    pub(super) fn turned(&mut self, now: Instant) -> Option<bool> {
+        let doubtful = now >= self.due();
+        (std::mem::replace(&mut self.doubtful, doubtful) != doubtful).then_some(doubtful)
+    }
+
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now >= self.heard + SILENCE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(begun: Instant, milliseconds: u64) -> Instant {
+        begun + Duration::from_millis(milliseconds)
+    }
+
+    #[test]
+    fn silence_is_doubted_after_two_and_a_half_seconds_and_believed_after_twelve() {
+        let begun = Instant::now();
+        let mut signs = Signs::new(begun);
+        assert_eq!(signs.turned(after(begun, 2_499)), None);
+        assert_eq!(signs.turned(after(begun, 2_500)), Some(true));
+        assert_eq!(signs.turned(after(begun, 11_999)), None);
+        assert!(!signs.is_over(after(begun, 11_999)) && signs.is_over(after(begun, 12_000)));
+        signs.heard(after(begun, 11_999));
+        assert_eq!(signs.turned(after(begun, 12_000)), Some(false));
+        assert!(!signs.is_doubtful() && !signs.is_over(after(begun, 12_000)));
+    }
+
+    #[test]
+    fn data_is_a_sign_of_life_as_long_as_more_comes() {
+        let begun = Instant::now();
+        let mut signs = Signs::new(begun);
+        signs.received(10, after(begun, 2_000));
+        assert_eq!(signs.turned(after(begun, 4_000)), None);
+        signs.received(10, after(begun, 4_000));
+        assert_eq!(signs.turned(after(begun, 4_500)), Some(true));
+    }
+
+    #[test]
+    fn a_relay_that_speaks_but_does_not_hear_is_in_doubt() {
+        let begun = Instant::now();
+        let mut signs = Signs::new(begun);
+        for second in 0..=5 {
+            signs.heard(after(begun, second * 1_000));
+            signs.pinged(after(begun, second * 1_000));
+        }
+        assert_eq!(signs.turned(after(begun, 5_000)), Some(true));
+        // Its own pings do not end that.
+        signs.heard(after(begun, 5_500));
+        assert_eq!(signs.turned(after(begun, 5_500)), None);
+        signs.answered(6);
+        assert_eq!(signs.turned(after(begun, 5_600)), Some(false));
+    }
+
+    #[test]
+    fn after_a_change_of_networks_only_a_fresh_answer_counts() {
+        let begun = Instant::now();
+        let mut signs = Signs::new(begun);
+        signs.probed(7, begun);
+        signs.heard(after(begun, 900));
+        signs.answered(6);
+        assert_eq!(signs.turned(after(begun, 1_000)), Some(true));
+        signs.answered(7);
+        assert_eq!(signs.turned(after(begun, 1_100)), Some(false));
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_reads_before_it_doubts() {
+        let begun = Instant::now();
+        let mut signs = Signs::new(begun);
+        signs.pinged(begun);
+        signs.excuse(after(begun, 60_000));
+        assert_eq!(signs.turned(after(begun, 60_999)), None);
+        assert!(!signs.is_over(after(begun, 60_999)));
+        assert_eq!(signs.turned(after(begun, 61_000)), Some(true));
+    }
+}
