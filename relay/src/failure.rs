@@ -37,8 +37,6 @@ pub enum Failure {
     CallerStalled(String),
     #[error("the developer cannot be reached, and the upstream is not to be asked instead")]
     Unreachable,
-    #[error("the tunnel was lost, and the app may have had the request: {0}")]
-    TunnelLost(String),
     #[error("the request came back to the door that it went out by")]
     Loop,
     #[error("the developer's app has no answer: {}", .0.label())]
@@ -72,7 +70,7 @@ impl Failure {
             | Self::CallerGone
             | Self::CallerStalled(_) => Side::Caller,
             Self::TooManyCallers => Side::Relay,
-            Self::Loop | Self::App(_) | Self::Unreachable | Self::TunnelLost(_) => Side::Tunnel,
+            Self::Loop | Self::App(_) | Self::Unreachable => Side::Tunnel,
             Self::Connect(_) | Self::ConnectTimeout => Side::Upstream,
             Self::NotTaken(behind, _)
             | Self::NoAnswer(behind, _)
@@ -93,7 +91,6 @@ impl Failure {
             Self::TooManyCallers | Self::Unreachable => 503,
             Self::Loop => 508,
             Self::App(_)
-            | Self::TunnelLost(_)
             | Self::Connect(_)
             | Self::NotTaken(..)
             | Self::NoAnswer(..)
@@ -115,14 +112,13 @@ impl Failure {
             Self::TooManyCallers => "too_many_callers",
             Self::Loop => "loop",
             Self::Unreachable => "developer_unreachable",
-            Self::TunnelLost(_) => "tunnel_lost",
             Self::App(why) => why.label(),
             Self::Connect(_) => "upstream_unreachable",
             Self::ConnectTimeout => "upstream_connect_timeout",
             Self::NotTaken(Behind::Upstream, _) => "upstream_not_taken",
             Self::NotTaken(Behind::Tunnel, _) => "tunnel_not_taken",
             Self::NoAnswer(Behind::Upstream, _) => "upstream_no_answer",
-            Self::NoAnswer(Behind::Tunnel, _) => "tunnel_no_answer",
+            Self::NoAnswer(Behind::Tunnel, _) => "tunnel_lost",
             Self::NoUpgrade(Behind::Upstream) => "upstream_no_upgrade",
             Self::NoUpgrade(Behind::Tunnel) => NoAnswer::NoUpgrade.label(),
             Self::AnswerTimeout(Behind::Upstream) => "upstream_timeout",
@@ -143,7 +139,6 @@ impl Failure {
             Self::CallerGone | Self::CallerStalled(_) => "the caller is gone",
             Self::Loop => "the developer's app sent the request back here",
             Self::Unreachable => "the developer who takes this request cannot be reached",
-            Self::TunnelLost(_) => "the way to the developer was lost before the app answered",
             Self::App(NoAnswer::Closed) => "the developer's app closed the connection before it answered",
             Self::App(NoAnswer::Garbage) => "the developer's app answered with something that is not HTTP",
             Self::NoUpgrade(Behind::Upstream) => "the service does not speak the protocol that was asked for",

@@ -13,7 +13,6 @@ use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, copy_see
 use culvert_protocol::frame::Refusal;
 use culvert_protocol::http1::ReadError;
 use culvert_protocol::message::{RequestHead, ResponseHead};
-use culvert_protocol::tunnel::StreamError;
 use tokio::time::Instant;
 
 use crate::config::Limits;
@@ -327,16 +326,9 @@ pub(crate) fn not_taken(behind: Behind, cut: &Cut) -> Failure {
     }
 }
 
-/// Not the stream alone: its tunnel is over.
-pub(crate) fn is_lost(cut: &Cut) -> bool {
-    let Cut::Io(cause) = cut else { return false };
-    matches!(cause.get_ref().and_then(|cause| cause.downcast_ref()), Some(StreamError::Tunnel(_)))
-}
-
 pub(crate) fn no_answer(behind: Behind, cut: Cut) -> Failure {
     match cut {
         cut if cut.is_unexecuted() => not_taken(behind, &cut),
-        cut if behind == Behind::Tunnel && is_lost(&cut) => Failure::TunnelLost(cut.to_string()),
         Cut::Read(ReadError::Cut) => Failure::NoAnswer(behind, "it ended".into()),
         Cut::Read(ReadError::Refused(refusal)) => Failure::BadAnswer(behind, refusal.to_string()),
         Cut::Wire(_) | Cut::Misplaced | Cut::Malformed(_) => Failure::BadAnswer(behind, cut.to_string()),

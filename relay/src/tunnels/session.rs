@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use culvert_certs::Identity;
 use culvert_protocol::hello::{FromRelay, Hello, Holder, InstanceId, UnixMillis};
 use culvert_protocol::tunnel::{CloseCode, CloseReason, Transport, Tunnel};
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -122,9 +123,11 @@ impl Session {
         self.health.doubted()
     }
 
-    /// Its end was found out by an exchange, a moment before its own task hears of it.
-    pub(crate) fn lose(&self) {
-        self.health.lose();
+    /// An exchange was cut: perhaps with the tunnel, a moment before its own task hears of that.
+    pub(crate) fn check(&self) {
+        if self.tunnel.closed().now_or_never().is_some() {
+            self.health.lose();
+        }
     }
 
     /// It was counted as down.
@@ -180,6 +183,12 @@ impl Session {
             since: since.into(),
             last_seen: self.last_seen(),
         }
+    }
+}
+
+impl SessionId {
+    pub(crate) fn number(self) -> u64 {
+        self.0
     }
 }
 

@@ -101,7 +101,7 @@ async fn a_call_whose_developer_is_killed_before_the_app_answers_is_unavailable(
         }
         killed(way.session);
         let (status, label) = status(timeout(PATIENCE, response).await.unwrap().unwrap()).await;
-        assert_eq!((status.as_str(), label.as_deref()), ("14", Some("tunnel_no_answer")));
+        assert_eq!((status.as_str(), label.as_deref()), ("14", Some("tunnel_lost")));
     }
 }
 

@@ -12,7 +12,7 @@ use culvert_protocol::message::{RequestHead, ResponseHead};
 use culvert_protocol::tunnel::SendHalf;
 use tokio::time::Instant;
 
-use super::{Backend, Forwarded, Why, carry, is_lost, no_answer};
+use super::{Backend, Forwarded, Why, carry, no_answer};
 use crate::failure::{Behind, Failure};
 use crate::front::caller::Caller;
 use crate::front::record::Exchange;
@@ -65,7 +65,7 @@ pub(crate) async fn forward(
         return Ok(Forwarded::Unexecuted(Why::Full));
     };
     let Ok(stream) = opened else {
-        lane.session.lose();
+        lane.session.check();
         return Ok(Forwarded::Unexecuted(Why::Cut));
     };
     exchange.reaches(Reached::Tunnel);
@@ -111,9 +111,9 @@ pub(crate) async fn forward(
     };
     let done = carry(request, caller, &mut backend, &mut response, Some(first), service, exchange).await;
     match done {
-        // The tunnel is over, and with it whatever was made of the request.
-        Err(Failure::TunnelLost(_)) if movable == Movable::UntilAnswered && !caller.answer.is_committed() => {
-            lane.session.lose();
+        // Whatever was made of the request comes no more.
+        Err(Failure::NoAnswer(..)) if movable == Movable::UntilAnswered && !caller.answer.is_committed() => {
+            lane.session.check();
             Ok(Forwarded::Unexecuted(Why::Cut))
         }
         Err(failure) => Err(failure),
@@ -165,9 +165,7 @@ async fn offer(
             }
             Ok(Ok(None)) => return Err(Failure::CallerGone),
             Ok(Err(cut)) => {
-                if is_lost(&cut) {
-                    session.lose();
-                }
+                session.check();
                 let moved = movable != Movable::Never && matches!(cut, Cut::Io(_) | Cut::Ended);
                 return if moved { Ok(Err(Why::Cut)) } else { Err(no_answer(Behind::Tunnel, cut)) };
             }
@@ -188,7 +186,7 @@ async fn offer(
         let late = begun.elapsed() >= FIRST_WORD;
         match movable {
             Movable::Never if silent && late => {
-                return Err(Failure::TunnelLost("it is silent".to_owned()));
+                return Err(Failure::NoAnswer(Behind::Tunnel, "it is silent".to_owned()));
             }
             Movable::Never if begun.elapsed() >= ACCEPT => {
                 return Err(Failure::AnswerTimeout(Behind::Tunnel));

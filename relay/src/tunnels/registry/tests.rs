@@ -305,7 +305,7 @@ fn next_change(claim: &Arc<Claim>) -> impl FnMut() -> bool {
     });
     let mut poll = move || {
         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-        std::future::Future::poll(changed.as_mut(), &mut cx).is_ready()
+        changed.as_mut().poll(&mut cx).is_ready()
     };
     assert!(!poll());
     poll

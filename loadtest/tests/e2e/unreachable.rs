@@ -1,0 +1,229 @@
+//! What callers see when the way to a developer breaks, and what was executed: the rows of docs/failure.md, on every transport.
+
+use std::time::Duration;
+
+use culvert_client::dial::Rungs;
+use culvert_client::session::Session;
+use culvert_loadtest::caller::{self, Caller};
+use culvert_loadtest::flaky::{Flaky, Protocol, Way};
+use culvert_loadtest::message::Message;
+use culvert_loadtest::origin::{Answer, Origin};
+use culvert_loadtest::world::World;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::TRANSPORTS;
+
+/// For conditions that have no notification, and a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// No caller waits longer for a dead tunnel; and a busy machine.
+const DEAD: Duration = Duration::from_secs(3 + 1);
+
+/// alice, with a way to her that breaks when it is told to.
+struct Scene {
+    upstream: Origin,
+    app: Origin,
+    world: World,
+    way: Flaky,
+    session: Session,
+    transport: Rungs,
+}
+
+impl Scene {
+    async fn each(policy: &str) -> Vec<Self> {
+        let mut scenes = Vec::new();
+        for transport in TRANSPORTS {
+            scenes.push(Self::with(policy, transport, Origin::named("app").await.unwrap()).await);
+        }
+        scenes
+    }
+
+    async fn with(policy: &str, transport: Rungs, app: Origin) -> Self {
+        let upstream = Origin::named("upstream").await.unwrap();
+        let world = World::before(&upstream.url()).await.unwrap();
+        let way = Flaky::to(world.addresses().tunnel).await.unwrap();
+        let alice = world.developer_dialling("alice", way.address()).await.unwrap();
+        let session = alice.intercept_or(policy, "x-user=alice", &app.url(), transport).await.unwrap();
+        let scene = Self { upstream, app, world, way, session, transport };
+        assert_eq!(scene.ask("GET", "/before").await.text(), "app GET /before HTTP/1.1\n");
+        scene
+    }
+
+    async fn ask(&self, method: &str, path: &str) -> Message {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: orders.example\r\nx-user: alice\r\nContent-Length: 0\r\n\r\n"
+        );
+        let mut caller = Caller::connect(self.world.door().unwrap()).await.unwrap();
+        caller.exchange(request).await.unwrap()
+    }
+
+    /// How often each side executed what has this path.
+    fn executed(&self, path: &str) -> (usize, usize) {
+        let count = |origin: &Origin| {
+            origin.requests().iter().filter(|request| request.line().contains(&format!(" {path} "))).count()
+        };
+        (count(&self.app), count(&self.upstream))
+    }
+
+    async fn metrics(&self) -> String {
+        caller::get(self.world.addresses().admin, "/metrics", &[]).await.unwrap().text()
+    }
+
+    /// One direction is dead.
+    fn deafen(&self, way: Way) {
+        self.way.blackhole(Protocol::Udp, way);
+        self.way.blackhole(Protocol::Tcp, way);
+    }
+}
+
+async fn until<F: Future<Output = bool>>(what: &str, met: impl Fn() -> F) {
+    let begun = Instant::now();
+    while !met().await {
+        assert!(begun.elapsed() < PATIENCE, "waiting until {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_cable_costs_a_caller_three_seconds_once_and_the_next_one_nothing() {
+    for scene in Scene::each("upstream").await {
+        scene.way.cut();
+        let begun = Instant::now();
+        let (get, post) = tokio::join!(scene.ask("GET", "/1"), scene.ask("POST", "/2"));
+        assert!(begun.elapsed() < DEAD, "{:?}: {:?}", scene.transport, begun.elapsed());
+        assert_eq!(get.text(), "upstream GET /1 HTTP/1.1\n", "{:?}", scene.transport);
+        assert_eq!(post.text(), "upstream POST /2 HTTP/1.1\n", "{:?}", scene.transport);
+        assert!(post.field("culvert-route").unwrap().starts_with("upstream; unreachable"));
+        let begun = Instant::now();
+        assert_eq!(scene.ask("POST", "/3").await.text(), "upstream POST /3 HTTP/1.1\n");
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}: {:?}", scene.transport, begun.elapsed());
+        let metrics = scene.metrics().await;
+        let down = r#"culvert_tunnel_down_total{reason="liveness"} 1"#;
+        assert!(metrics.contains(down), "{:?}: {metrics}", scene.transport);
+        scene.way.heal();
+        until("alice is asked again", async || scene.ask("GET", "/4").await.text().starts_with("app ")).await;
+        // What waited in the network has come by now.
+        assert_eq!((scene.executed("/2"), scene.executed("/3")), ((0, 1), (0, 1)), "{:?}", scene.transport);
+    }
+}
+
+/// The client gets every request and says that it accepts it; nothing of that reaches the relay.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acceptance_that_is_lost_on_the_way_executes_nothing_twice() {
+    for scene in Scene::each("upstream").await {
+        scene.deafen(Way::Up);
+        let begun = Instant::now();
+        let answers =
+            tokio::join!(scene.ask("POST", "/1"), scene.ask("DELETE", "/2"), scene.ask("PUT", "/3"));
+        assert!(begun.elapsed() < DEAD, "{:?}: {:?}", scene.transport, begun.elapsed());
+        for answer in [answers.0, answers.1, answers.2] {
+            assert!(answer.text().starts_with("upstream "), "{:?}", scene.transport);
+        }
+        scene.way.heal();
+        until("alice is asked again", async || scene.ask("GET", "/4").await.text().starts_with("app ")).await;
+        for path in ["/1", "/2", "/3"] {
+            assert_eq!(scene.executed(path), (0, 1), "{:?} {path}", scene.transport);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_is_held_is_answered_by_the_developer_who_comes_back() {
+    for scene in Scene::each("hold:20s").await {
+        scene.way.cut();
+        let begun = Instant::now();
+        let asking = async { tokio::join!(scene.ask("GET", "/1"), scene.ask("POST", "/2")) };
+        let healing = async {
+            until("callers are held", async || {
+                scene.metrics().await.contains(r#"culvert_held_requests{service="orders"} 2"#)
+            })
+            .await;
+            scene.way.heal();
+        };
+        let ((get, post), ()) = tokio::join!(asking, healing);
+        assert_eq!(get.text(), "app GET /1 HTTP/1.1\n", "{:?}", scene.transport);
+        assert_eq!(post.text(), "app POST /2 HTTP/1.1\n", "{:?}", scene.transport);
+        assert!(begun.elapsed() < Duration::from_secs(18), "{:?}: {:?}", scene.transport, begun.elapsed());
+        assert_eq!(scene.executed("/2"), (1, 0), "{:?}", scene.transport);
+        let metrics = scene.metrics().await;
+        assert!(metrics.contains(r#"culvert_held_requests{service="orders"} 0"#), "{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_is_held_no_longer_than_was_said_and_then_gets_the_upstream() {
+    for scene in Scene::each("hold:1s").await {
+        scene.way.cut();
+        let begun = Instant::now();
+        assert_eq!(scene.ask("POST", "/1").await.text(), "upstream POST /1 HTTP/1.1\n");
+        assert!(begun.elapsed() < DEAD, "{:?}: {:?}", scene.transport, begun.elapsed());
+        // Its time counts from the loss, and is over.
+        let begun = Instant::now();
+        assert_eq!(scene.ask("POST", "/2").await.text(), "upstream POST /2 HTTP/1.1\n");
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}: {:?}", scene.transport, begun.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_hangs_up_while_it_is_held_leaves_nothing_behind() {
+    let scenes = Scene::each("hold:1m").await;
+    let scene = scenes.first().unwrap();
+    scene.way.cut();
+    let held = |count: usize| async move {
+        scene.metrics().await.contains(&format!("culvert_held_requests{{service=\"orders\"}} {count}\n"))
+    };
+    let asking = scene.ask("GET", "/1");
+    tokio::select! {
+        _ = asking => panic!("it was answered"),
+        () = until("it is held", || held(1)) => {}
+    }
+    until("it is let go of", || held(0)).await;
+    assert_eq!(scene.executed("/1"), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_wants_no_upstream_gets_a_503_and_is_told_when_to_come_again() {
+    for scene in Scene::each("503").await {
+        scene.way.cut();
+        let begun = Instant::now();
+        let (get, post) = tokio::join!(scene.ask("GET", "/1"), scene.ask("POST", "/2"));
+        assert!(begun.elapsed() < DEAD, "{:?}: {:?}", scene.transport, begun.elapsed());
+        assert_eq!((get.status(), get.field("retry-after").as_deref()), (503, Some("1")));
+        assert_eq!(get.field("culvert-failure").as_deref(), Some("developer_unreachable"));
+        // Without a confirmation, the app may have had it.
+        assert_eq!(post.status(), 502);
+        assert_eq!(post.field("culvert-failure").as_deref(), Some("tunnel_lost"));
+        let next = scene.ask("POST", "/3").await;
+        assert_eq!((next.status(), next.field("retry-after").as_deref()), (503, Some("1")));
+        assert_eq!(scene.upstream.count(), 0, "{:?}", scene.transport);
+    }
+}
+
+/// The app has a request and thinks; then the tunnel is gone for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_app_has_begun_is_asked_for_elsewhere_only_if_it_changes_nothing() {
+    for transport in TRANSPORTS {
+        let gate = CancellationToken::new();
+        let held = gate.clone();
+        let app = Origin::with(move |request| {
+            let answer = Answer::text(&format!("app {}\n", request.line()));
+            if request.line().contains("/before") { answer } else { answer.after(&held) }
+        });
+        let mut scene = Scene::with("upstream", transport, app.await.unwrap()).await;
+        let door = scene.world.door().unwrap();
+        let ask = |line: &'static str| async move {
+            let request = format!("{line} HTTP/1.1\r\nHost: a\r\nx-user: alice\r\nContent-Length: 0\r\n\r\n");
+            Caller::connect(door).await.unwrap().exchange(request).await.unwrap()
+        };
+        let breaking = async {
+            scene.app.arrived(3).await.unwrap();
+            scene.session.cut();
+            let _ = timeout(PATIENCE, scene.session.ended()).await.unwrap();
+        };
+        let (get, post, ()) = tokio::join!(ask("GET /1"), ask("POST /2"), breaking);
+        assert_eq!(get.text(), "upstream GET /1 HTTP/1.1\n", "{transport:?}");
+        assert_eq!(post.status(), 502, "{transport:?}");
+        assert_eq!(post.field("culvert-failure").as_deref(), Some("tunnel_lost"), "{transport:?}");
+        assert_eq!(scene.executed("/2"), (1, 0), "{transport:?}");
+    }
+}
