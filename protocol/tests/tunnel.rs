@@ -47,6 +47,7 @@ for_every_transport!(
     a_silent_stream_does_not_keep_others_from_being_accepted,
     a_thousand_requests_wait_for_slow_answers_at_once,
     a_stalled_stream_holds_back_its_writer_and_nobody_else,
+    a_crowd_of_stalled_streams_is_in_nobodys_way,
     each_direction_ends_on_its_own,
     a_message_that_was_cut_never_looks_whole,
     a_cut_is_seen_while_the_other_direction_goes_on,
@@ -76,12 +77,19 @@ async fn both_sides_open_and_accept(kind: Kind) {
         accepted.write_all(b"pong").await.unwrap();
         assert_eq!(read_exact(&mut opened, 4).await, b"pong");
     }
+    let (there, back) = (pair.dialer.traffic(), pair.listener.traffic());
+    assert!(there.sent > 0 && there.received > 0 && back.sent > 0 && back.received > 0, "{there:?} {back:?}");
     match kind {
         Kind::Quic => {
             assert_eq!(pair.dialer.transport(), Transport::Quic);
             assert!(pair.dialer.remote_address().is_some() && pair.dialer.rtt().is_some());
         }
-        Kind::Yamux => assert_eq!(pair.dialer.transport(), Transport::Tls),
+        Kind::Yamux => {
+            assert_eq!(pair.dialer.transport(), Transport::Tls);
+            // Pinged at the start, and answered before anything else.
+            let rtt = pair.dialer.rtt().unwrap();
+            assert!(rtt > Duration::ZERO && rtt < Duration::from_secs(1), "{rtt:?}");
+        }
     }
 }
 
@@ -165,6 +173,41 @@ async fn a_stalled_stream_holds_back_its_writer_and_nobody_else(kind: Kind) {
     // And it goes on where it stood once somebody reads.
     assert_eq!(read_all(&mut unread).await.unwrap().len(), written.load(Ordering::Relaxed));
     writing.join_next().await.unwrap().unwrap();
+}
+
+async fn a_crowd_of_stalled_streams_is_in_nobodys_way(kind: Kind) {
+    let pair = Pair::new(kind).await;
+    for relay_reads in [true, false] {
+        // A request, and which end of it is the one that reads a large body.
+        let exchange = async || {
+            let (opened, mut accepted) = stream(&pair.listener, &pair.dialer, b"head").await;
+            read_exact(&mut accepted, 4).await;
+            if relay_reads { (opened, accepted) } else { (accepted, opened) }
+        };
+        let (mut writing, mut stalled, written) = (JoinSet::new(), Vec::new(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..24 {
+            let (mut reads, mut writes) = exchange().await;
+            let count = Arc::clone(&written);
+            writing.spawn(async move {
+                while let Ok(length) = writes.write(&[0; 16 * 1024]).await {
+                    count.fetch_add(length, Ordering::Relaxed);
+                }
+            });
+            // It has begun, and is taken no further.
+            read_exact(&mut reads, 1).await;
+            stalled.push(reads);
+        }
+        full(&written).await;
+        let held = written.load(Ordering::Relaxed);
+        assert!(held < 96 << 20, "{held} bytes are waiting for readers");
+        for _ in 0..20 {
+            let (mut reads, mut writes) = exchange().await;
+            let body = vec![7; 500 * 1024];
+            let (wrote, read) = tokio::join!(writes.write_all(&body), read_exact(&mut reads, body.len()));
+            wrote.unwrap();
+            assert!(read == body);
+        }
+    }
 }
 
 async fn each_direction_ends_on_its_own(kind: Kind) {

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quinn::{ConnectionError, IdleTimeout, ReadError, StoppedError, VarInt, WriteError};
 use tokio::io::{AsyncWrite, ReadBuf};
 
@@ -27,11 +28,19 @@ const FIRST_STREAMS: u32 = 16;
 /// What one stream may have in flight. 1.25 MB carries 100 Mbit/s over a round trip of 100 ms.
 const STREAM_WINDOW: u32 = 1_250_000;
 
-/// What all streams of one tunnel may have in flight toward a relay: the memory that one developer can pin there.
+/// What the streams of one tunnel that are being read may have in flight toward a relay.
 const LISTENER_WINDOW: u32 = 8 << 20;
 
 /// The same toward a developer's machine, which has one tunnel and not thousands.
 const DIALER_WINDOW: u32 = 16 << 20;
+
+/// What the window of a tunnel grows to while streams in it are not read: the memory that one developer can pin. Each such
+/// stream holds up to its own window and gives back nothing of the tunnel's; without growth six of them would stop all
+/// others at a relay. This has room for 44 beside what is being read.
+const STALLED_WINDOW: u32 = 64 << 20;
+
+/// Streams for which the window grows at once.
+const STALLED_STEP: usize = 4;
 
 /// A round trip to start from. The default of 333 ms makes a lost first packet cost a second; 100 ms is still
 /// above what most developers have to their relay.
@@ -100,6 +109,15 @@ struct Shared {
     live_halves: AtomicUsize,
     /// How many streams the peer may have open.
     granted: AtomicU32,
+    stalled: Mutex<Stalled>,
+}
+
+#[derive(Debug, Default)]
+struct Stalled {
+    /// Streams that had something to read, and whose reader has not come back for more.
+    unread: usize,
+    /// For how many of those the window has grown.
+    room_for: usize,
 }
 
 impl Quic {
@@ -110,6 +128,7 @@ impl Quic {
                 reason: OnceLock::new(),
                 live_halves: AtomicUsize::new(0),
                 granted: AtomicU32::new(FIRST_STREAMS),
+                stalled: Mutex::default(),
             }),
         }
     }
@@ -161,7 +180,7 @@ fn halves(
 ) -> (Reader, Writer) {
     let held = || Held { shared: Arc::clone(shared), counted };
     (
-        Reader { stream: recv, held: held() },
+        Reader { stream: recv, held: held(), unread: false },
         Writer { stream: send, held: held(), finished: false, blocked: None },
     )
 }
@@ -180,6 +199,26 @@ impl Shared {
             && self.granted.compare_exchange(granted, wanted, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             self.connection.set_max_concurrent_bi_streams(wanted.into());
+        }
+    }
+
+    /// A reader leaves something behind (`true`), or has taken everything that was there. The window keeps room for what
+    /// is left behind, in steps, so that most reads change nothing.
+    fn unread(&self, more: bool) {
+        let mut stalled = self.stalled.lock();
+        let Stalled { unread, room_for } = &mut *stalled;
+        *unread = if more { *unread + 1 } else { unread.saturating_sub(1) };
+        let wanted = unread.next_multiple_of(STALLED_STEP);
+        // Given back only once there is room for a step more than is needed: not with every stream that comes and goes.
+        if wanted > *room_for || wanted + STALLED_STEP < *room_for {
+            *room_for = wanted;
+            let least = match self.connection.side() {
+                quinn::Side::Server => LISTENER_WINDOW,
+                quinn::Side::Client => DIALER_WINDOW,
+            };
+            let held = u32::try_from(wanted).unwrap_or(u32::MAX).saturating_mul(STREAM_WINDOW);
+            let window = least.saturating_add(held).min(STALLED_WINDOW);
+            self.connection.set_receive_window(window.into());
         }
     }
 
@@ -230,6 +269,8 @@ impl Drop for Held {
 pub(super) struct Reader {
     stream: quinn::RecvStream,
     held: Held,
+    /// The last read found something, so that there may be more.
+    unread: bool,
 }
 
 impl Reader {
@@ -239,8 +280,9 @@ impl Reader {
 
     pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         // The future keeps nothing between polls: a new one each time reads where the last one stopped.
-        let chunk = ready!(pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx));
-        Poll::Ready(match chunk {
+        let chunk = pin!(self.stream.read_chunk(usize::MAX, true)).poll(cx);
+        self.note(matches!(chunk, Poll::Ready(Ok(Some(_)))));
+        Poll::Ready(match ready!(chunk) {
             Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
             Err(error) => Err(self.error(error).into()),
         })
@@ -251,8 +293,18 @@ impl Reader {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = ready!(self.stream.poll_read_buf(cx, buffer));
-        Poll::Ready(read.map_err(|error| self.error(error).into()))
+        let before = buffer.filled().len();
+        let read = self.stream.poll_read_buf(cx, buffer);
+        self.note(read.is_ready() && buffer.filled().len() > before);
+        Poll::Ready(ready!(read).map_err(|error| self.error(error).into()))
+    }
+
+    /// Whether there may be more to read.
+    fn note(&mut self, unread: bool) {
+        if self.unread != unread {
+            self.unread = unread;
+            self.held.shared.unread(unread);
+        }
     }
 
     fn error(&self, error: ReadError) -> StreamError {
@@ -263,6 +315,12 @@ impl Reader {
             | ReadError::IllegalOrderedRead
             | ReadError::ZeroRttRejected => StreamError::Reset,
         }
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.note(false);
     }
 }
 

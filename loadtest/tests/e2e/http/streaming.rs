@@ -168,9 +168,6 @@ async fn an_echo_may_be_larger_than_everything_between_in_http2() {
 
 /// So many callers take nothing more of an answer, each of which is larger than what waits for it on the way.
 const STALLED: usize = 24;
-/// A tunnel over QUIC has one window for all of its streams, 8 MiB toward the relay, of which each may fill 1.25 MB: six that
-/// nobody reads are all that fit in.
-const STALLED_OVER_QUIC: usize = 5;
 const LARGE: usize = 8 << 20;
 /// Small messages: less than every window of bytes, and more than there is room for as messages.
 const MESSAGES: usize = 20_000;
@@ -193,7 +190,7 @@ async fn stalled_callers_harm_nobody(path: &str, count: usize, scheme: &'static 
         serving.spawn(serve(behind, scheme));
         let door = world.door().unwrap();
         let mut stalled = Vec::new();
-        for _ in 0..if name == "app over quic" { count.min(STALLED_OVER_QUIC) } else { count } {
+        for _ in 0..count {
             let (mut requests, driver) = patient(door).await;
             let (response, _) = requests.send_request(get(path), true).unwrap();
             let mut body = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
