@@ -23,7 +23,7 @@ const TOKEN_CAP: usize = 4096;
 The token comes from a file or from standard input, never from the command line, which every user of the machine can see:
   culvert-relay token create alice -c relay.yaml | culvert login relay.example.com --token-file -")]
 pub struct Arguments {
-    /// Its tunnel port, with or without `https://` before it; 4433 unless said otherwise
+    /// HOST[:PORT] (4433 unless said otherwise), or https://HOST[:PORT][/PATH] of an ingress that leads to it
     #[arg(value_name = "RELAY")]
     to: Option<RelayAddress>,
     /// The file with the join token; `-` is standard input
