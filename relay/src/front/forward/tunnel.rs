@@ -47,6 +47,9 @@ pub(crate) async fn forward(
 
     let first = offer(request, caller, claim, &mut frames, &mut answers, &mut response).await?;
     if let Said::Refused(why) = first {
+        request.fields.retain(|name, value| {
+            !name.eq_ignore_ascii_case(VIA_FIELD.as_bytes()) || value != pass.as_bytes()
+        });
         tracing::debug!(service = %service.name, ?why, "the developer refused a request: it goes to the upstream");
         return Ok(Forwarded::Unexecuted);
     }
