@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,11 +33,13 @@ const KEPT: usize = 1024;
 const WARM: usize = 64;
 /// Shorter than the 60 s after which common servers close an idle connection, so that it is rarely they who do.
 const KEPT_FOR: Duration = Duration::from_secs(50);
-/// Windows toward us: a stream's carries 100 Mbit/s over 20 ms, and a slow taker holds no more than it.
-const STREAM_WINDOW: u32 = 256 * 1024;
-/// Room for so many slow takers that none stands in the way of those who share the connection with them. `h2` takes half of
-/// it for what small frames cost beyond their bytes; who bursts beyond that loses the connection.
-const CONNECTION_WINDOW: u32 = 256 * STREAM_WINDOW;
+/// The window toward us: it carries 100 Mbit/s over 20 ms, and a slow taker holds no more than it.
+const WINDOW: u32 = 256 * 1024;
+/// What small DATA frames may cost beyond their bytes while nobody has taken them, as `h2` counts it: 256 bytes each.
+const SMALL_FRAMES: usize = 16 * 1024 * 1024;
+/// An HTTP/2 connection is replaced after so many exchanges: `h2` ends one that has had a hundred empty DATA frames in its
+/// life, and some servers end each answer with one.
+const EXCHANGES: u32 = 64;
 /// A header list as large as a head of HTTP/1 may be.
 const HEADER_LIST: u32 = 64 * 1024;
 
@@ -76,12 +80,11 @@ pub struct Tls {
 pub struct Origin {
     address: Address,
     /// The address as `Host` says it.
-    authority: String,
+    authority: Arc<str>,
     speaks: Speaks,
-    /// HTTP/1 connections without an exchange, the one used last at the back.
-    idle: Mutex<VecDeque<(Instant, Box<Http1>)>>,
-    /// The HTTP/2 connection that new exchanges go to, with the tasks that drive it and those before it.
-    shared: Mutex<Option<SendRequest<Bytes>>>,
+    /// Connections without an exchange, the one used last at the back.
+    idle: Mutex<VecDeque<(Instant, Carrier)>>,
+    /// What moves HTTP/2 connections.
     drivers: Mutex<JoinSet<()>>,
 }
 
@@ -93,13 +96,15 @@ pub struct Connection {
     reused: bool,
 }
 
+/// One exchange at a time, whatever it speaks: connections cost little, and on a shared one a caller who takes nothing, an
+/// answer in tiny frames or a silent network would be everybody's. nginx does the same.
 #[derive(Debug)]
 enum Carrier {
     Http1(Box<Http1>),
-    Http2 { send: SendRequest<Bytes>, scheme: &'static str },
+    Http2(Http2),
 }
 
-/// An HTTP/1 connection: one exchange at a time.
+/// An HTTP/1 connection.
 #[derive(Debug)]
 struct Http1 {
     reader: http1::Reader<ReadHalf>,
@@ -108,17 +113,21 @@ struct Http1 {
     response: ResponseHead,
 }
 
+/// An HTTP/2 connection.
+#[derive(Debug)]
+struct Http2 {
+    send: SendRequest<Bytes>,
+    scheme: &'static str,
+    /// What a request that names no host is for (HTTP/1.0).
+    authority: Arc<str>,
+    /// How many exchanges it has carried.
+    carried: u32,
+}
+
 impl Origin {
     pub fn new(address: Address, speaks: Speaks) -> Self {
-        let authority = address.authority(speaks.default_port());
-        Self {
-            address,
-            authority,
-            speaks,
-            idle: Mutex::default(),
-            shared: Mutex::default(),
-            drivers: Mutex::default(),
-        }
+        let authority = address.authority(speaks.default_port()).into();
+        Self { address, authority, speaks, idle: Mutex::default(), drivers: Mutex::default() }
     }
 
     pub fn address(&self) -> &Address {
@@ -134,18 +143,14 @@ impl Origin {
     /// A connection that is there already and nothing bad has been heard of. It can still turn out closed
     /// ([`Connection::is_reused`]).
     pub fn kept(&self, upgrades: bool) -> Option<Connection> {
-        if let Some(send) = self.shared.lock().clone()
-            && (!upgrades || send.is_extended_connect_protocol_enabled())
-        {
-            return Some(Connection {
-                carrier: Carrier::Http2 { send, scheme: self.speaks.scheme() },
-                reused: true,
-            });
-        }
         loop {
-            let (since, mut connection) = self.idle.lock().pop_back()?;
-            if since.elapsed() < KEPT_FOR && !connection.reader.get_mut().is_readable() {
-                return Some(Connection { carrier: Carrier::Http1(connection), reused: true });
+            let (since, mut carrier) = {
+                let mut idle = self.idle.lock();
+                let at = idle.iter().rposition(|(_, carrier)| carrier.suits(upgrades))?;
+                idle.remove(at)?
+            };
+            if since.elapsed() < KEPT_FOR && carrier.is_open() {
+                return Some(Connection { carrier, reused: true });
             }
         }
     }
@@ -195,15 +200,16 @@ impl Origin {
         }
     }
 
-    /// Shakes hands over HTTP/2 and makes this the connection that new exchanges go to, unless it is of no use to them.
+    /// Shakes hands over HTTP/2.
     async fn http2<T>(&self, stream: T, upgrades: bool) -> io::Result<Carrier>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut builder = h2::client::Builder::new();
         builder
-            .initial_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .data_frame_budget(SMALL_FRAMES)
             .max_header_list_size(HEADER_LIST)
             .enable_push(false);
         let (send, mut connection) = builder.handshake(stream).await.map_err(io::Error::other)?;
@@ -214,10 +220,8 @@ impl Origin {
             // answers a ping has said them.
             pings.ping(Ping::opaque()).await.map_err(io::Error::other)?;
         }
-        if !upgrades || send.is_extended_connect_protocol_enabled() {
-            *self.shared.lock() = Some(send.clone());
-        }
-        Ok(Carrier::Http2 { send, scheme: self.speaks.scheme() })
+        let (scheme, authority) = (self.speaks.scheme(), Arc::clone(&self.authority));
+        Ok(Carrier::Http2(Http2 { send, scheme, authority, carried: 0 }))
     }
 
     fn drive<T>(&self, connection: h2::client::Connection<T, Bytes>)
@@ -235,25 +239,17 @@ impl Origin {
     /// Takes back what an exchange that was whole in both directions leaves. A connection that has said more than was
     /// asked is not used again.
     pub fn keep(&self, exchange: Exchange) {
-        let Exchange(exchange::Carried::Http1(connection)) = exchange else { return };
-        if !connection.reader.is_drained() {
-            return;
-        }
+        let Some(carrier) = exchange.carrier() else { return };
         let mut idle = self.idle.lock();
         while idle.len() >= KEPT || idle.front().is_some_and(|(since, _)| since.elapsed() >= KEPT_FOR) {
             idle.pop_front();
         }
-        idle.push_back((Instant::now(), connection));
+        idle.push_back((Instant::now(), carrier));
         let cooled = idle.len().checked_sub(WARM + 1);
-        if let Some((_, connection)) = cooled.and_then(|index| idle.get_mut(index)) {
+        if let Some((_, Carrier::Http1(connection))) = cooled.and_then(|index| idle.get_mut(index)) {
             connection.reader.rest();
             connection.writer.rest();
         }
-    }
-
-    /// The HTTP/2 connection did not take an exchange: new ones go to another.
-    pub fn forget_shared(&self) {
-        *self.shared.lock() = None;
     }
 }
 
@@ -265,6 +261,25 @@ impl Drop for Http1 {
 }
 
 impl Carrier {
+    /// Whether it can carry an upgrade, where the exchange is one.
+    fn suits(&self, upgrades: bool) -> bool {
+        match self {
+            Self::Http1(_) => true,
+            Self::Http2(connection) => !upgrades || connection.send.is_extended_connect_protocol_enabled(),
+        }
+    }
+
+    /// Nothing bad has been heard of it.
+    fn is_open(&mut self) -> bool {
+        match self {
+            Self::Http1(connection) => !connection.reader.get_mut().is_readable(),
+            Self::Http2(connection) => {
+                let ready = connection.send.poll_ready(&mut Context::from_waker(Waker::noop()));
+                matches!(ready, Poll::Ready(Ok(())))
+            }
+        }
+    }
+
     fn http1((read, write): (ReadHalf, WriteHalf)) -> Self {
         Self::Http1(Box::new(Http1 {
             reader: http1::Reader::new(read, http1::Limits::default()),
@@ -287,8 +302,8 @@ impl Tls {
         let mut http1 = config.clone();
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         Self {
-            connector: TlsConnector::from(std::sync::Arc::new(config)),
-            http1: TlsConnector::from(std::sync::Arc::new(http1)),
+            connector: TlsConnector::from(Arc::new(config)),
+            http1: TlsConnector::from(Arc::new(http1)),
             name,
         }
     }

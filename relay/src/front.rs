@@ -46,10 +46,13 @@ async fn request(head: &mut RequestHead, caller: &mut Caller<'_>, service: &Serv
         strip(head, service);
         let claimed = pick(head, service);
         caller.route = manners::route(claimed.as_deref(), Place::Tunnel, &service.manners);
-        if let Some(claim) = claimed
-            && developer(claim, head, caller, service, &mut exchange).await? == Forwarded::Answered
-        {
-            return Ok(());
+        if let Some(claim) = claimed {
+            let lines = head.fields.len();
+            if developer(claim, head, caller, service, &mut exchange).await? == Forwarded::Answered {
+                return Ok(());
+            }
+            // What was said of us to a developer is not for the upstream.
+            head.fields.truncate(lines);
         }
         forward::upstream::forward(head, caller, service, &mut exchange).await
     }

@@ -72,11 +72,9 @@ pub(super) async fn serve(
         let reused = connection.is_reused();
         match exchange(head, frames, &mut upload, &mut relay, connection, origin, record).await {
             Ok(()) => return Served::Answered,
-            Err(failure) if failure.unexecuted && reused && !upload.lost => origin.forget_shared(),
+            Err(failure) if failure.unexecuted && reused && !upload.lost => {}
             // A connection that was kept was closed meanwhile, and asking again changes nothing (RFC 9110 §9.2.1).
-            Err(failure) if failure.told == Some(NoAnswer::Closed) && reused && is_repeatable(head) => {
-                origin.forget_shared()
-            }
+            Err(failure) if failure.told == Some(NoAnswer::Closed) && reused && is_repeatable(head) => {}
             Err(failure) => return Served::Failed(failure),
         }
     }

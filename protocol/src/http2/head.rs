@@ -1,6 +1,6 @@
 //! Heads: `http`'s types to ours and back. Pure.
 
-use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version, may_be_trailer};
+use crate::message::{Body, Fields, Malformed, RequestHead, ResponseHead, Version, is_token, may_be_trailer};
 
 use super::websocket;
 
@@ -15,6 +15,10 @@ pub fn request(parts: &http::request::Parts, ended: bool, head: &mut RequestHead
         None => head.target.push(b'/'),
     }
     if let Some(protocol) = parts.extensions.get::<h2::ext::Protocol>() {
+        // As over HTTP/1: it would move the connection past our own parser.
+        if protocol.as_str().eq_ignore_ascii_case("h2c") || !is_token(protocol.as_str().as_bytes()) {
+            return Err(Malformed::Upgrade);
+        }
         head.upgrade.extend_from_slice(protocol.as_str().as_bytes());
     }
     // `:authority` takes the place of Host; where both stand they say the same (RFC 9113 §8.3.1).
@@ -23,6 +27,10 @@ pub fn request(parts: &http::request::Parts, ended: bool, head: &mut RequestHead
         head.fields.push(b"host", authority);
     }
     for (name, value) in &parts.headers {
+        // RFC 9113 §8.2.1; whoever gets it over HTTP/1 would trim what we have matched whole.
+        if value.as_bytes().trim_ascii() != value.as_bytes() {
+            return Err(Malformed::Value);
+        }
         match name.as_str() {
             "host" if authority.is_some_and(|authority| authority == value.as_bytes()) => {}
             "te" => head.takes_trailers |= value.as_bytes() == b"trailers",
@@ -66,15 +74,20 @@ fn body(fields: &Fields, ended: bool) -> Result<Body, Malformed> {
     }
 }
 
-/// A request's head as `h2` sends it, and whether it is the whole request. `scheme` is how the origin is reached.
-pub fn request_to(head: &RequestHead, scheme: &'static str) -> Result<(http::Request<()>, bool), Malformed> {
+/// A request's head as `h2` sends it, and whether it is the whole request. `scheme` is how the origin is reached, `authority`
+/// what a request is for that names no host (HTTP/1.0).
+pub fn request_to(
+    head: &RequestHead,
+    scheme: &'static str,
+    authority: &str,
+) -> Result<(http::Request<()>, bool), Malformed> {
     let mut request = http::Request::new(());
     let method = if head.upgrade.is_empty() { &head.method[..] } else { b"CONNECT" };
     *request.method_mut() = http::Method::from_bytes(method).map_err(|_| Malformed::Method)?;
     *request.version_mut() = http::Version::HTTP_2;
     *request.uri_mut() = http::Uri::builder()
         .scheme(scheme)
-        .authority(head.host().unwrap_or_default())
+        .authority(head.host().unwrap_or(authority.as_bytes()))
         .path_and_query(&head.target[..])
         .build()
         .map_err(|_| Malformed::Target)?;

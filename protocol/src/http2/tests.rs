@@ -63,7 +63,7 @@ fn a_request_that_http1_would_refuse_is_malformed() {
     use Malformed::{Connect, ContentLength, HopByHop, Host, Target};
     let length: Lines<'_> = &[("content-length", b"5")];
     type Row<'a> = (&'a str, &'a str, &'a str, Lines<'a>, bool, Result<(), Malformed>);
-    let rows: [Row<'_>; 22] = [
+    let rows: [Row<'_>; 24] = [
         ("plain", "GET", "http://a/", &[], true, Ok(())),
         ("no authority", "GET", "/", &[], true, Err(Host)),
         ("only host", "GET", "/", &[("host", b"a")], true, Ok(())),
@@ -78,6 +78,8 @@ fn a_request_that_http1_would_refuse_is_malformed() {
         ("keep-alive", "GET", "http://a/", &[("keep-alive", b"a")], true, Err(HopByHop)),
         ("connect", "CONNECT", "a:22", &[], false, Err(Connect)),
         ("star", "OPTIONS", "*", &[("host", b"a")], true, Ok(())),
+        ("space before a value", "GET", "http://a/", &[("x", b" a")], true, Err(Malformed::Value)),
+        ("tab after a value", "GET", "http://a/", &[("x", b"a\t")], true, Err(Malformed::Value)),
         ("target beyond ascii", "GET", "http://a/\u{e9}", &[], true, Err(Target)),
         ("length", "POST", "http://a/", length, false, Ok(())),
         ("length and no body", "POST", "http://a/", length, true, Err(ContentLength)),
@@ -195,6 +197,32 @@ async fn exchange<F: Future<Output = ()>>(
     tokio::join!(server, client).1
 }
 
+/// What is agreed to over extended CONNECT is passed on as the bytes that they are; another HTTP/2 connection would be one
+/// that nobody reads.
+#[test]
+fn no_second_http2_is_tunnelled_in_the_first() {
+    for (protocol, wanted) in [
+        ("websocket", Ok(())),
+        ("connect-udp", Ok(())),
+        ("h2c", Err(Malformed::Upgrade)),
+        ("H2C", Err(Malformed::Upgrade)),
+        ("websocket, h2c", Err(Malformed::Upgrade)),
+        ("", Err(Malformed::Upgrade)),
+    ] {
+        let mut parts = parts("CONNECT", "http://a/", &[]);
+        parts.extensions.insert(h2::ext::Protocol::from(protocol));
+        let taken = request(&parts, false, &mut RequestHead::default());
+        assert_eq!(taken, wanted, "{protocol}");
+    }
+}
+
+#[test]
+fn a_request_that_names_no_host_is_for_the_origin() {
+    let head = RequestHead { method: b"GET".to_vec(), target: b"/a".to_vec(), ..RequestHead::default() };
+    let (request, _) = request_to(&head, "http", "orders:9001").unwrap();
+    assert_eq!(request.uri(), "http://orders:9001/a");
+}
+
 /// RFC 9113 §8.3.1: `*` stays `*`, and as an HTTP/2 origin reads it.
 #[tokio::test]
 async fn a_question_about_the_whole_server_stays_one() {
@@ -204,7 +232,7 @@ async fn a_question_about_the_whole_server_stays_one() {
         fields: [(&b"host"[..], &b"a"[..])].into_iter().collect(),
         ..RequestHead::default()
     };
-    let (request, ended) = request_to(&head, "http").unwrap();
+    let (request, ended) = request_to(&head, "http", "b").unwrap();
     let (near, far) = tokio::io::duplex(64 * 1024);
     let server = async {
         let mut connection = h2::server::handshake(far).await.unwrap();

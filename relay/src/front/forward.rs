@@ -100,7 +100,7 @@ pub(crate) async fn carry(
     let done = tokio::select! {
         biased;
         done = down.run(answers, answer, timer, response, first, exchange) => done,
-        failure = up(upload, sink, &sent, carried, service) => Err(failure),
+        failure = up(upload, sink, &sent, (*behind, carried), service) => Err(failure),
     };
     exchange.moved(sent.bytes.load(Relaxed), 0);
     if done? == Said::Upgraded {
@@ -133,11 +133,12 @@ async fn up(
     upload: &mut Upload<'_>,
     sink: &mut Sink<'_>,
     sent: &Sent,
-    carried: Option<&Carried>,
+    (behind, carried): (Behind, Option<&Carried>),
     service: &Service,
 ) -> Failure {
     if sent.at.get().is_none() {
-        let idle = Idle { source: service.limits.body_idle, sink: service.limits.body_idle };
+        // Who takes an upload may pause as long as who answers may.
+        let idle = Idle { source: service.limits.body_idle, sink: service.limits.response_idle };
         // Only what speaks HTTP/2 says of a request that it had that it did not take it.
         let keep = matches!(sink, Sink::Http2(_));
         let (source, mut kept) = upload.keeping(keep);
@@ -151,6 +152,7 @@ async fn up(
                 sent.is_over(true);
             }
             Err(CopyError::Source(cut) | CopyError::Sink(cut @ Cut::Length(_))) => return caller_cut(cut),
+            Err(CopyError::Sink(Cut::Stalled(_))) => return Failure::AnswerTimeout(behind),
             // It reads no further; what it answers still counts (RFC 9112 §9.5).
             Err(CopyError::Sink(_)) => sent.is_over(false),
         }

@@ -100,7 +100,7 @@ impl Connection {
             let deadline = match deadline {
                 Some(deadline) => deadline,
                 None => {
-                    if self.reader.is_empty() && !self.idle(door).await {
+                    if self.reader.is_empty() && !self.idle(head, door).await {
                         return Ok(false);
                     }
                     *deadline.insert(Instant::now() + limits.head_read)
@@ -115,22 +115,23 @@ impl Connection {
     }
 
     /// Stands idle until something is there to be read. `false`: nothing came, or the door is closing.
-    async fn idle(&mut self, door: &Door) -> bool {
+    async fn idle(&mut self, head: &mut RequestHead, door: &Door) -> bool {
         tokio::select! {
             biased;
-            ready = self.quiet(self.keep_alive) => ready,
+            ready = self.quiet(self.keep_alive, head) => ready,
             () = door.stop.cancelled() => false,
         }
     }
 
     /// Waits for so long at most, after a moment without buffers. `false`: nothing came.
-    async fn quiet(&mut self, limit: Duration) -> bool {
+    async fn quiet(&mut self, limit: Duration, head: &mut RequestHead) -> bool {
         let warm = WARM.min(limit);
         if self.timer.within(warm, self.reader.ready()).await.is_ok() {
             return true;
         }
         self.reader.rest();
         self.writer.rest();
+        (*head, self.kept) = (RequestHead::default(), Vec::new());
         self.timer.within(limit - warm, self.reader.ready()).await.is_ok()
     }
 

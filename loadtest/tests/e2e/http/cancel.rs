@@ -91,7 +91,7 @@ async fn the_app_hears_soon_that_an_http2_caller_reset_its_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_http2_app_hears_soon_that_the_caller_is_gone() {
     for way in Way::each_with("", "h2c").await {
-        let (mut caller, (_, _asked, mut respond), mut app) = {
+        let (mut caller, (_, _asked, mut respond), _app) = {
             let mut caller = way.caller().await;
             caller.say(request("GET /slow HTTP/1.1", &[])).await;
             let (app, exchange) = App::accepted(&way).await;
@@ -108,7 +108,7 @@ async fn an_http2_app_hears_soon_that_the_caller_is_gone() {
 
         let (mut requests, _driver) = http2(way.door()).await;
         let (response, mut upload) = requests.send_request(get("/slow"), true).unwrap();
-        let (_, _asked, mut respond) = app.next().await;
+        let (_app, (_, _asked, mut respond)) = App::accepted(&way).await;
         let gone = Instant::now();
         upload.send_reset(h2::Reason::CANCEL);
         let reset = timeout(PATIENCE, poll_fn(|cx| respond.poll_reset(cx))).await;
@@ -225,14 +225,9 @@ impl App {
 
 /// Answers the next request as far as `one`.
 async fn begin(way: &Way, app: &mut Option<App>, length: Option<u64>) -> h2::SendStream<Bytes> {
-    let (_, _, mut respond) = match app {
-        Some(app) => app.next().await,
-        None => {
-            let (accepted, first) = App::accepted(way).await;
-            *app = Some(accepted);
-            first
-        }
-    };
+    // A connection whose exchange was cut is not used again.
+    let (accepted, (_, _, mut respond)) = App::accepted(way).await;
+    *app = Some(accepted);
     let mut head = Response::new(());
     if let Some(length) = length {
         head.headers_mut().insert("content-length", length.into());

@@ -35,7 +35,6 @@ pub(crate) async fn forward(
         let reused = connection.is_reused();
         match attempt(request, caller, connection, service, exchange).await {
             Err(failure) if reused && is_repeatable(&failure, request, caller) => {
-                service.upstream.forget_shared();
                 service.metrics.upstream_retries.inc();
             }
             done => return done,
