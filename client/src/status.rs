@@ -2,6 +2,7 @@
 //! and one answer in JSON on each connection. Reads no configuration and decides nothing about the session.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -134,6 +135,8 @@ impl Counter {
         // Two sessions of one process are two clients.
         let path = self.directory.join(format!("{}-{:08x}.sock", std::process::id(), rand::random::<u32>()));
         let listener = UnixListener::bind(&path)?;
+        // Nobody else gets into the directory, not even in between.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         let mut answering = JoinSet::new();
         answering.spawn(answer_all(listener, desk));
         Ok(Clerk { path, answering })
