@@ -16,10 +16,13 @@ use crate::login::LoginError;
 use crate::profile::{Profile, ProfileError, Profiles};
 use crate::screen::{Format, Look, Screen, because};
 use crate::session::SessionError;
+use crate::status::Counter;
 
 pub mod intercept;
+pub mod leave;
 pub mod login;
 pub mod ls;
+pub mod status;
 
 /// Sends some of a service's requests in the cluster to a process on this machine
 #[derive(Debug, Parser)]
@@ -40,6 +43,8 @@ pub enum Command {
     Login(login::Arguments),
     Intercept(Box<intercept::Arguments>),
     Ls(ls::Arguments),
+    Status(status::Arguments),
+    Leave(leave::Arguments),
 }
 
 /// What every command takes.
@@ -101,6 +106,19 @@ impl Global {
 pub struct Surroundings {
     pub profiles: Profiles,
     pub screen: Screen,
+    /// Where this user's running clients answer; none, where there is no place for that.
+    pub counter: Option<Counter>,
+}
+
+impl Surroundings {
+    fn counter(&self) -> Result<&Counter, CommandError> {
+        self.counter.as_ref().ok_or_else(|| {
+            CommandError::Usage(UsageError::advising(
+                "finding the running clients: none of XDG_RUNTIME_DIR, XDG_STATE_HOME and HOME is an absolute path",
+                "HOME=/home/me culvert …",
+            ))
+        })
+    }
 }
 
 impl Arguments {
@@ -110,6 +128,8 @@ impl Arguments {
             Command::Login(arguments) => arguments.run(&global, around).await,
             Command::Intercept(arguments) => arguments.run(&global, around).await,
             Command::Ls(arguments) => arguments.run(&global, around).await,
+            Command::Status(arguments) => arguments.run(&global, around).await,
+            Command::Leave(arguments) => arguments.run(&global, around).await,
         }
     }
 }
@@ -169,6 +189,8 @@ pub enum CommandError {
     Print(io::Error),
     #[error("listening for Ctrl-C: {0}")]
     Signals(io::Error),
+    #[error("asking the running clients: {0}")]
+    Counter(io::Error),
     #[error("starting: {0}")]
     Runtime(io::Error),
 }
@@ -246,7 +268,9 @@ impl CommandError {
                 Exit::Usage
             }
             Self::Profile(error) => error.exit(),
-            Self::Setup(_) | Self::Print(_) | Self::Signals(_) | Self::Runtime(_) => Exit::Internal,
+            Self::Setup(_) | Self::Print(_) | Self::Signals(_) | Self::Counter(_) | Self::Runtime(_) => {
+                Exit::Internal
+            }
             Self::Login(error) => error.exit(),
             Self::Session(error) => error.exit(),
             Self::List(error) => error.exit(),
@@ -267,7 +291,7 @@ impl CommandError {
             Self::Setup(SetupError::App(_)) => {
                 Some("--app-ca FILE, with the certificate of the app's authority".to_owned())
             }
-            Self::Setup(_) | Self::Print(_) | Self::Signals(_) | Self::Runtime(_) => None,
+            Self::Setup(_) | Self::Print(_) | Self::Signals(_) | Self::Counter(_) | Self::Runtime(_) => None,
         }
     }
 

@@ -186,13 +186,12 @@ pub(crate) async fn climb<'a, T: Send>(
                     let attempt = async move {
                         let number = Tried::begin(tried, &way);
                         let outcome = timeout(ATTEMPT, connect(way)).await.unwrap_or(Err(Why::Silent));
-                        outcome.map_err(Some).map_or_else(
-                            |why| Err(Tried::end(tried, number, why)),
-                            |won| {
-                                Tried::end(tried, number, None);
-                                Ok(won)
-                            },
-                        )
+                        let (won, why) = match outcome {
+                            Ok(won) => (Ok(won), None),
+                            Err(why) => (Err(()), Some(why)),
+                        };
+                        Tried::end(tried, number, why);
+                        won
                     };
                     (BETWEEN_ADDRESSES, Box::pin(attempt))
                 });

@@ -11,6 +11,7 @@ use culvert_client::commands::{Arguments, CommandError, Surroundings};
 use culvert_client::dial::{self, Memory, Network, Proxies};
 use culvert_client::profile::{self, Profiles};
 use culvert_client::screen::{Format, Screen};
+use culvert_client::status::{self, Counter};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -47,7 +48,9 @@ fn run(arguments: Arguments, screen: Screen) -> Result<(), CommandError> {
     let path = |name| std::env::var_os(name).map(PathBuf::from);
     let directory = profile::directory(path("XDG_CONFIG_HOME").as_deref(), path("HOME").as_deref())
         .ok_or_else(CommandError::no_home)?;
-    let around = Surroundings { profiles: Profiles::at(directory).through(network()), screen };
+    let state = dial::directory(path("XDG_STATE_HOME").as_deref(), path("HOME").as_deref());
+    let counter = status::directory(path("XDG_RUNTIME_DIR").as_deref(), state).map(Counter::at);
+    let around = Surroundings { profiles: Profiles::at(directory).through(network()), screen, counter };
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Runtime)?;
     let outcome = runtime.block_on(Box::pin(arguments.run(&around)));

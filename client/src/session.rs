@@ -271,11 +271,15 @@ impl Life {
         let now = Instant::now();
         let mut aims = self.links.look(self.shared.climbs(), now);
         if self.links.is_missing() && !self.seeking && self.seek_due <= now {
-            if let Some(error) = self.shared.expired().filter(|_| !self.links.is_in_force()) {
-                return Err(error);
+            match self.shared.expired() {
+                None => {
+                    self.seeking = true;
+                    aims.push(Aim::Replica);
+                }
+                // No replica would take us now; those that have can be served as long as they are there.
+                Some(_) if self.links.is_in_force() => self.seek_due = now + GOOD,
+                Some(error) => return Err(error),
             }
-            self.seeking = true;
-            aims.push(Aim::Replica);
         }
         for aim in aims {
             let taken = self.links.addresses().map(|address| address.ip()).collect();
@@ -287,7 +291,7 @@ impl Life {
     fn due(&self) -> Instant {
         let now = Instant::now();
         let seek = (self.links.is_missing() && !self.seeking).then_some(self.seek_due);
-        let dues = [seek, self.links.due(self.shared.climbs(), now), self.ready_due];
+        let dues = [seek, self.links.due(self.shared.climbs()), self.ready_due];
         dues.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
 

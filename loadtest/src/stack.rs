@@ -145,9 +145,14 @@ impl Stack {
             Where::Anywhere => Command::new(&self.binaries.client),
             Where::Pinned => pinned::command(&self.binaries.client, pinned::REST),
         };
-        command.args(arguments).env("XDG_CONFIG_HOME", &home.0).current_dir(&home.0);
+        command.args(arguments).env("XDG_CONFIG_HOME", &home.0).env("XDG_STATE_HOME", home.0.join("state"));
+        command.env("XDG_RUNTIME_DIR", home.0.join("run"));
+        command.current_dir(&home.0);
         for steers in ["CULVERT_RELAY", "CULVERT_TOKEN_FILE", "CULVERT_CONFIG", "CULVERT_LOG", "NO_COLOR"] {
             command.env_remove(steers);
+        }
+        for steers in ["https_proxy", "all_proxy", "no_proxy"] {
+            command.env_remove(steers).env_remove(steers.to_ascii_uppercase());
         }
         command
     }

@@ -50,11 +50,22 @@ impl World {
         .await
     }
 
+    /// The same for a relay that says to be one of several.
+    pub async fn replicated(upstream: &str, replicas: u32) -> anyhow::Result<Self> {
+        let service =
+            format!("services:\n  - {{name: orders, listen: \"127.0.0.1:0\", upstream: \"{upstream}\"}}\n");
+        Self::of(&service, &format!(", replicas: {replicas}")).await
+    }
+
     /// With these further sections of relay.yaml, the services among them.
     pub async fn with(sections: &str) -> anyhow::Result<Self> {
+        Self::of(sections, "").await
+    }
+
+    async fn of(sections: &str, tunnel: &str) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("culvert-")?;
         let text = format!(
-            "data: data\ntunnel: {{listen: \"127.0.0.1:0\", websocket: \"127.0.0.1:0\", names: [\"127.0.0.1\", relay.test]}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n\
+            "data: data\ntunnel: {{listen: \"127.0.0.1:0\", websocket: \"127.0.0.1:0\", names: [\"127.0.0.1\", relay.test]{tunnel}}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n\
              {sections}"
         );
         let config = Config::parse(&text, &directory.path().join("relay.yaml"))?;
@@ -175,6 +186,14 @@ impl Developer {
     pub async fn dial(&self, rungs: Rungs) -> anyhow::Result<Line> {
         let dialler = Dialler::new(&self.profiles.load(&self.relay)?, rungs)?;
         Ok(timeout(PATIENCE, dialler.dial()).await.context("dialling: timed out")??)
+    }
+
+    /// The same person, who now knows the relay by another address.
+    pub fn dialling(&self, relay: SocketAddr) -> anyhow::Result<Self> {
+        let mut profile = self.profiles.load(&self.relay)?;
+        profile.relay = relay.to_string().parse()?;
+        self.profiles.save(&profile)?;
+        Ok(Self { profiles: self.profiles.clone(), relay: profile.relay })
     }
 
     /// Claims the first service's requests that match (`x-user=alice`), and waits until the claim is in force.

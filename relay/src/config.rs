@@ -49,6 +49,8 @@ pub struct Tunnel {
     pub websocket: Option<SocketAddr>,
     /// The host names and addresses that clients may know the relay by: what its certificate says.
     pub names: Vec<String>,
+    /// Relays with this authority that serve the same services, this one included: a client has a tunnel to each.
+    pub replicas: u32,
 }
 
 #[derive(Clone, Debug)]

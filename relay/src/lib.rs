@@ -17,6 +17,7 @@ pub mod store;
 mod admin;
 pub mod failure;
 pub mod metrics;
+pub mod operator;
 
 pub use config::{Config, ConfigError};
 pub use relay::{Addresses, Drained, Enrolment, Relay, StartError};

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use culvert_certs::private_file::PrivateFileError;
 use culvert_certs::{AuthorityError, DeveloperName, RelayKeysError};
 use culvert_relay::config::parse_duration;
+use culvert_relay::operator::{self, AskError, Killed};
 use culvert_relay::store::StoreError;
 use culvert_relay::{Config, ConfigError, Drained, Enrolment, Relay, StartError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,12 +36,34 @@ enum LogFormat {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve callers and developers until SIGTERM or Ctrl-C.
     Serve(File),
     /// Say whether a relay.yaml is valid, with the files that it names.
     Check(File),
+    /// Show the claims and tunnels of the relay that runs.
+    Routes {
+        #[command(flatten)]
+        file: File,
+        /// How they are printed on standard output.
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Output,
+    },
+    /// End a tunnel of the relay that runs, with all of its client, or every claim of a name.
+    Kill {
+        /// The number of a tunnel or the name of a claim, as `routes` shows them.
+        #[arg(value_name = "ID|NAME")]
+        what: String,
+        #[command(flatten)]
+        file: File,
+    },
     /// Join tokens, with which developers log in for the first time.
     #[command(subcommand)]
     Token(Token),
@@ -73,6 +96,7 @@ struct File {
 /// Exit codes, the same for every command of culvert.
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
+const UNREACHABLE: u8 = 5;
 
 fn main() -> ExitCode {
     // clap itself leaves with 2 for what it cannot read.
@@ -86,8 +110,13 @@ fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let configured = error.is::<ConfigError>()
         || error.is::<BadFilter>()
+        || error.is::<NothingSuch>()
         || error.downcast_ref().is_some_and(is_configured);
-    if configured { USAGE } else { INTERNAL }
+    match error.downcast_ref() {
+        Some(AskError::NotRunning { .. }) => UNREACHABLE,
+        _ if configured => USAGE,
+        _ => INTERNAL,
+    }
 }
 
 /// An address that cannot be had, or a data directory or a key in it that others can read.
@@ -113,6 +142,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     match &arguments.command {
         Command::Serve(file) => runtime.block_on(serve(&file.config, arguments.log_format)),
         Command::Check(file) => check(&file.config),
+        Command::Routes { file, output } => runtime.block_on(routes(&file.config, *output)),
+        Command::Kill { what, file } => runtime.block_on(kill(&file.config, what)),
         Command::Token(Token::Create { name, file, ttl, uses }) => {
             runtime.block_on(create_token(&file.config, name, *ttl, *uses))
         }
@@ -155,6 +186,31 @@ fn check(path: &Path) -> anyhow::Result<()> {
     say(&format!("{}: valid, services: {}", path.display(), config.services.len()));
     Ok(())
 }
+
+async fn routes(path: &Path, output: Output) -> anyhow::Result<()> {
+    let overview = operator::routes(&Config::read(path)?.data).await?;
+    let text = match output {
+        Output::Table => overview.table(),
+        Output::Json => serde_json::to_string_pretty(&overview)? + "\n",
+    };
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+async fn kill(path: &Path, what: &str) -> anyhow::Result<()> {
+    let killed = operator::kill(&Config::read(path)?.data, what).await?;
+    if killed == Killed::default() {
+        return Err(NothingSuch(what.to_owned()).into());
+    }
+    say(&format!("killed: {} claims, {} tunnels", killed.claims, killed.tunnels));
+    Ok(())
+}
+
+/// No tunnel has this number, and no claim this name.
+#[derive(Debug, thiserror::Error)]
+#[error("killing `{}`: no tunnel or claim is called that: see culvert-relay routes", .0.escape_debug())]
+struct NothingSuch(String);
 
 async fn create_token(path: &Path, name: &DeveloperName, ttl: Duration, uses: u32) -> anyhow::Result<()> {
     let token = Enrolment::open(&Config::read(path)?)?.mint(name.clone(), ttl, uses).await?;

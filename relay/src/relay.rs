@@ -23,6 +23,7 @@ use crate::admin::{self, Readiness};
 use crate::config::{Config, ConfigError};
 use crate::front;
 use crate::metrics::Metrics;
+use crate::operator::Desk;
 use crate::policy::Terms;
 use crate::service::{Secured, Service};
 use crate::store::{MintError, NewToken, Store, StoreError};
@@ -38,6 +39,8 @@ pub struct Relay {
     port: Arc<Port>,
     doors: Vec<(TcpListener, Arc<Service>)>,
     admin: TcpListener,
+    /// None where there is no place for it.
+    operator: Option<Desk>,
     metrics: Arc<Metrics>,
 }
 
@@ -138,6 +141,10 @@ impl Relay {
         let offered = config.services.iter().zip(&listeners).map(|(service, (address, _))| {
             (service.name.clone(), vec![address.to_string()], Terms { all_traffic: service.all_traffic })
         });
+        // A path that is too long for a socket, or a file system without them, keeps nobody from being served.
+        let operator = Desk::open(&config.data)
+            .inspect_err(|cause| warn!("listening for `culvert-relay routes` and `kill`: {cause}"))
+            .ok();
         let stamps = Stamps::new(&authority.derive(Stamps::PURPOSE), keys.id.to_string());
         let registry = Registry::new(offered, metrics.tunnels.intercepts.clone(), stamps);
         let addresses = Addresses {
@@ -175,12 +182,13 @@ impl Relay {
             registry,
             metrics: metrics.tunnels.clone(),
             strangers: tunnels::Strangers::default(),
+            replicas: config.tunnel.replicas,
             grace: config.drain.grace,
             drain: CancellationToken::new(),
             close: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
-        Ok(Self { addresses, grace: config.drain.grace, tunnels, port, doors, admin, metrics })
+        Ok(Self { addresses, grace: config.drain.grace, tunnels, port, doors, admin, operator, metrics })
     }
 
     pub fn addresses(&self) -> &Addresses {
@@ -204,13 +212,16 @@ impl Relay {
     /// Serves until `stop`, then stops in order: whoever calls is told first not to, and what is under way is the last to
     /// go. Returns when nothing of the relay runs any more.
     pub async fn run(self, stop: CancellationToken) -> Drained {
-        let Self { addresses: _, grace, tunnels, port, doors: services, admin, metrics } = self;
+        let Self { addresses: _, grace, tunnels, port, doors: services, admin, operator, metrics } = self;
         let (refuse, cut, silence) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (mut tunnel_port, mut doors, mut admin_port) = (JoinSet::new(), JoinSet::new(), JoinSet::new());
         let readiness = Readiness::default();
 
         admin_port.spawn(admin::serve(admin, readiness.clone(), metrics, silence.clone()));
+        if let Some(operator) = operator {
+            admin_port.spawn(operator.serve(Arc::clone(&port.registry), silence.clone()));
+        }
         tunnel_port.spawn(tunnels::serve(tunnels, Arc::clone(&port)));
         for (listener, service) in services {
             doors.spawn(front::serve(listener, service, refuse.clone(), cut.clone()));

@@ -59,6 +59,8 @@ pub(crate) struct Port {
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: TunnelMetrics,
     pub(crate) strangers: Strangers,
+    /// Relays that serve the same services, this one included.
+    pub(crate) replicas: u32,
     /// What the tunnels of a relay that is stopping are told that they have left.
     pub(crate) grace: Duration,
     /// No new tunnels; those that are up are told to go elsewhere.

@@ -128,6 +128,11 @@ impl Arguments {
             grace: GRACE,
         };
         let mut session = Session::start_at_ports(options, vec![port])?;
+        // Who cannot be asked how it is serves all the same.
+        let _clerk = around.counter.as_ref().and_then(|counter| {
+            let opened = counter.open(session.desk());
+            opened.inspect_err(|error| tracing::warn!(%error, "`culvert status` will not show this one")).ok()
+        });
         let ready = tokio::select! {
             ready = session.ready() => ready,
             () = signals.next() => None,

@@ -154,7 +154,10 @@ fn what_cannot_be_meant_is_refused_with_what_to_type() {
         (vec!["orders", "9002", "x-user=alice", "--ttl", "31d"], "use 1s to 30d"),
         (vec!["orders", "9002", "x-user=alice", "--ttl", "0s"], "use 1s to 30d"),
         (vec!["orders", "9002", "x-user=alice", "--name", " "], "is not an intercept's name"),
-        (vec!["orders", "9002", "x-user=alice", "--transport", "ws"], "possible values: auto, quic, tls"),
+        (
+            vec!["orders", "9002", "x-user=alice", "--transport", "udp"],
+            "possible values: auto, quic, tls, ws",
+        ),
         (vec!["orders", "9002", "x-user=alice", "--relay", "not a relay"], "is not a relay's address"),
         (vec!["orders", "9002", "x-user=alice", "-q", "-v"], "cannot be used with"),
     ] {

@@ -33,9 +33,8 @@ impl Memory {
             private_file::directory(&directory)?;
             private_file::replace(&path, line(rung).as_bytes())
         };
-        match tokio::task::spawn_blocking(writing).await {
-            Ok(Err(error)) => tracing::debug!(%error, "which rung worked is not remembered"),
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(writing).await {
+            tracing::debug!(%error, "which rung worked is not remembered");
         }
     }
 

@@ -23,6 +23,10 @@ where
             None => {}
         }
         let next = waiting.peek().map(|(head_start, _)| *head_start);
+        // Begun together, and not a timer's tick later.
+        if next == Some(Duration::ZERO) {
+            continue;
+        }
         tokio::select! {
             Some(outcome) = running.next() => match outcome {
                 Ok(won) => return Some(won),

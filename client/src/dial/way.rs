@@ -76,7 +76,7 @@ pub(super) fn in_turns(found: impl IntoIterator<Item = IpAddr>, most: usize) -> 
     let mut families: [Vec<IpAddr>; 2] = Default::default();
     let mut first = None;
     for address in found {
-        let first = *first.get_or_insert(address.is_ipv6());
+        let first = *first.get_or_insert_with(|| address.is_ipv6());
         let [same, other] = &mut families;
         let family = if address.is_ipv6() == first { same } else { other };
         if !family.contains(&address) {

@@ -24,6 +24,8 @@ pub(super) struct Links {
     links: Vec<Link>,
     /// How many replicas there are, as far as is known.
     wanted: usize,
+    /// When what passes is looked at again: a pulse is counted in looks.
+    look_due: Instant,
 }
 
 /// To one replica; without lanes while there is none.
@@ -125,7 +127,7 @@ impl Link {
 
 impl Links {
     pub(super) fn new() -> Self {
-        Self { links: Vec::new(), wanted: 1 }
+        Self { links: Vec::new(), wanted: 1, look_due: Instant::now() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
@@ -260,29 +262,39 @@ impl Links {
 
     /// Looks at what passes, gives up what is too much, and returns what is to be dialled.
     pub(super) fn look(&mut self, climbs: bool, now: Instant) -> Vec<Aim> {
-        self.links.iter_mut().filter_map(|link| link.look(climbs, now)).collect()
+        let mut aims: Vec<_> = self.links.iter_mut().filter_map(|link| link.climb(climbs, now)).collect();
+        if self.look_due <= now {
+            self.look_due = now + pool::LOOK;
+            aims.extend(self.links.iter_mut().filter_map(|link| link.look(now)));
+        }
+        aims
     }
 
     /// When that is to be done again.
-    pub(super) fn due(&self, climbs: bool, now: Instant) -> Option<Instant> {
-        let looks = self.links.iter().filter(|link| link.is_looked_at()).map(|_| now + pool::LOOK);
+    pub(super) fn due(&self, climbs: bool) -> Option<Instant> {
+        let looks = self.links.iter().filter(|link| link.is_looked_at()).map(|_| self.look_due);
         let ups = self.links.iter().filter(|link| climbs && link.could_climb()).map(|link| link.climb.due());
         looks.chain(ups).min()
     }
 }
 
 impl Link {
-    fn look(&mut self, climbs: bool, now: Instant) -> Option<Aim> {
+    fn climb(&mut self, climbs: bool, now: Instant) -> Option<Aim> {
+        let above = self.best()?.rung();
+        if !climbs || !self.could_climb() || self.climb.due() > now {
+            return None;
+        }
+        self.dialling = true;
+        Some(Aim::Climb { relay: self.relay.clone(), above })
+    }
+
+    fn look(&mut self, now: Instant) -> Option<Aim> {
         let rung = self.best()?.rung();
         let mut bulk = Vec::new();
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_good()) {
             let traffic = lane.tunnel.traffic();
             lane.pulse.look(traffic.sent.saturating_add(traffic.received));
             bulk.push(lane.pulse.is_bulk());
-        }
-        if climbs && self.could_climb() && self.climb.due() <= now {
-            self.dialling = true;
-            return Some(Aim::Climb { relay: self.relay.clone(), above: rung });
         }
         let most = if rung == Transport::Quic { 1 } else { pool::MOST };
         match self.spare.pool(&bulk, most, now) {

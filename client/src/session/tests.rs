@@ -449,6 +449,64 @@ async fn another_relay_at_the_same_address_is_refused() {
 }
 
 #[tokio::test]
+async fn something_in_the_way_that_is_not_the_relay_does_not_end_a_session_that_was_good() {
+    let relay = FakeRelay::start(false).await;
+    let portal = FakeRelay::start(false).await;
+    let mut session = relay.session();
+    let (developer, _) = relay.ready(&mut session).await;
+    developer.tunnel.close(&CloseCode::Internal.into());
+    let (tcp, _) = timeout(PATIENCE, relay.tcp.accept()).await.unwrap().unwrap();
+    assert!(TlsAcceptor::from(Arc::new(portal.tls.clone())).accept(tcp).await.is_err());
+    relay.ready(&mut session).await;
+}
+
+#[tokio::test]
+async fn a_silent_relay_is_dialled_beside_and_what_it_said_later_counts_again() {
+    for with_quic in [true, false] {
+        let relay = FakeRelay::start(with_quic).await;
+        let mut session = relay.session();
+        // Answers no ping from here on.
+        let (mut silent, _) = relay.ready(&mut session).await;
+        let mut beside = relay.welcome().await;
+        assert!(session.now().is_none(), "a relay in doubt is none");
+        beside.say(accepted()).await;
+        timeout(PATIENCE, session.ready()).await.unwrap().unwrap();
+        // The old tunnel is still there, for what is under way.
+        silent.say(FromRelay::Ping { n: 1 }).await;
+        assert!(matches!(silent.hear().await, FromClient::Pong { n: 1 }));
+    }
+}
+
+#[tokio::test]
+async fn every_replica_gets_a_tunnel() {
+    let relay = FakeRelay::start(true).await;
+    let mut session = relay.session();
+    let mut kept = Vec::new();
+    for (name, wanted) in [("r1", true), ("r1", false), ("r2", true)] {
+        let mut developer = relay.accept().await;
+        developer.hear().await;
+        let FromRelay::Welcome(said) = welcome() else { panic!() };
+        developer.say(FromRelay::Welcome(Welcome { relay: name.to_owned(), replicas: 2, ..said })).await;
+        if wanted {
+            let FromClient::Announce { .. } = developer.hear().await else { panic!("no announce") };
+            developer.say(accepted()).await;
+            kept.push(developer);
+        } else {
+            // One that was there already: nothing is announced.
+            timeout(PATIENCE, developer.tunnel.closed()).await.unwrap();
+        }
+    }
+    timeout(PATIENCE, session.ready()).await.unwrap().unwrap();
+    let status = session.desk().status().await.unwrap();
+    let reached: Vec<_> = status.replicas.iter().map(|replica| replica.id.as_str()).collect();
+    assert_eq!(reached, ["r1", "r2"]);
+    session.stop();
+    for developer in &mut kept {
+        assert_eq!(developer.hear().await, FromClient::Withdraw { claim: 1 });
+    }
+}
+
+#[tokio::test]
 async fn a_certificate_that_the_relay_does_not_take_ends_the_session() {
     for with_quic in [true, false] {
         // The relay's own certificate is still the old authority's; developers are taken from the new one only.

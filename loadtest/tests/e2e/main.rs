@@ -9,9 +9,12 @@ mod http;
 mod ladder;
 mod lanes;
 mod outage;
+mod replicas;
 mod routing;
 mod secrets;
+mod session;
 mod sharing;
+mod status;
 mod unreachable;
 
 use culvert_client::dial::Rungs;

@@ -26,6 +26,7 @@ pub(super) struct TunnelKeys {
     pub(super) listen: Option<Text>,
     pub(super) websocket: Option<Text>,
     pub(super) names: Option<Spanned<Vec<Text>>>,
+    pub(super) replicas: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]

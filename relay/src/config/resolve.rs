@@ -44,8 +44,8 @@ pub(super) fn config(file: File, beside: &Path) -> Result<Config, Problem> {
 }
 
 fn tunnel(keys: Option<TunnelKeys>, taken: &mut Taken) -> Result<Tunnel, Problem> {
-    let (listen, websocket, names) =
-        keys.map_or((None, None, None), |keys| (keys.listen, keys.websocket, keys.names));
+    let (listen, websocket, names, replicas) = keys
+        .map_or((None, None, None, None), |keys| (keys.listen, keys.websocket, keys.names, keys.replicas));
     let listen = listen_address(listen.as_ref(), Tunnel::LISTEN, "tunnel", taken)?;
     let websocket = websocket
         .map(|typed| listen_address(Some(&typed), Tunnel::LISTEN, "tunnel.websocket", taken))
@@ -57,7 +57,8 @@ fn tunnel(keys: Option<TunnelKeys>, taken: &mut Taken) -> Result<Tunnel, Problem
         }
         Some(names) => names.value.into_iter().map(server_name).collect::<Result<_, _>>()?,
     };
-    Ok(Tunnel { listen, websocket, names })
+    let replicas = replicas.map_or(Ok(1), |typed| self::replicas(&typed))?;
+    Ok(Tunnel { listen, websocket, names, replicas })
 }
 
 /// Without names, what reaches the relay from its own machine, and the address it listens on when that is a certain one.
@@ -177,6 +178,12 @@ fn count(typed: &Text) -> Result<usize, Problem> {
         Ok(count) if plain && (1..=MOST).contains(&count) => Ok(count),
         _ => Err(at(typed, format!("`{}` is not a number from 1 to {MOST}", shown(&typed.value)))),
     }
+}
+
+fn replicas(typed: &Text) -> Result<u32, Problem> {
+    const MOST: usize = 64;
+    let count = count(typed).ok().filter(|count| *count <= MOST).and_then(|count| u32::try_from(count).ok());
+    count.ok_or_else(|| at(typed, format!("`{}` is not a number from 1 to {MOST}", shown(&typed.value))))
 }
 
 fn listen_address(

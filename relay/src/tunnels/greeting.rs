@@ -20,9 +20,6 @@ use crate::policy::{Verb, allow};
 /// How long a client that was rejected may take to read why and close. Closing first would overtake the reason.
 const REJECTED: Duration = Duration::from_secs(1);
 
-/// There is one until several relays share a service.
-const REPLICAS: u32 = 1;
-
 /// A control stream on which a version was agreed.
 #[derive(Debug)]
 pub(super) struct Greeted {
@@ -79,7 +76,7 @@ impl Greeted {
         let welcome = Welcome {
             version: self.version,
             relay: port.relay.id.clone(),
-            replicas: REPLICAS,
+            replicas: port.replicas,
             identity: session.identity.name.to_string(),
             cluster: None,
         };

@@ -6,6 +6,7 @@
 
 mod ended;
 mod expiry;
+mod killing;
 mod listing;
 mod refused;
 mod stamps;

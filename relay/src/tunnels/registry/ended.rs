@@ -26,6 +26,8 @@ pub(crate) enum Ended {
     Expired,
     /// Another owner's claim turned out to be the earlier one.
     Denied,
+    /// Whoever runs the relay wanted it.
+    Killed,
     /// The relay is going.
     Stopped,
 }
@@ -40,6 +42,7 @@ impl Ended {
             Self::Broken => "protocol",
             Self::Expired => "expired",
             Self::Denied => "denied",
+            Self::Killed => "killed",
             Self::Stopped => "the relay is stopping",
         }
     }

@@ -1,0 +1,158 @@
+//! Several relays of one authority: a client has a tunnel to each, and each serves any caller alone.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use culvert_client::dial::Rungs;
+use culvert_client::screen::Screen;
+use culvert_client::session::Session;
+use culvert_loadtest::caller;
+use culvert_loadtest::flaky::Flaky;
+use culvert_loadtest::origin::Origin;
+use culvert_loadtest::world::{Developer, World, ended, in_force, leave};
+use culvert_relay::{Config, Drained, Relay};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One more relay beside that of a world, with its authority.
+struct Replica {
+    door: SocketAddr,
+    tunnel: SocketAddr,
+    running: JoinSet<Drained>,
+    stop: CancellationToken,
+}
+
+impl Replica {
+    async fn beside(world: &World, upstream: &Origin) -> Self {
+        let home = world.directory().join("replica");
+        culvert_certs::private_file::directory(&home.join("data")).unwrap();
+        for file in ["authority.key", "authority.pem"] {
+            fs::copy(world.directory().join("data").join(file), home.join("data").join(file)).unwrap();
+        }
+        let text = format!(
+            "data: data\ntunnel: {{listen: \"127.0.0.1:0\", names: [\"127.0.0.1\"], replicas: 2}}\nadmin: {{listen: \"127.0.0.1:0\"}}\n\
+             services:\n  - {{name: orders, listen: \"127.0.0.1:0\", upstream: \"{}\"}}\n",
+            upstream.url()
+        );
+        let config = Config::parse(&text, &home.join("relay.yaml")).unwrap();
+        let relay = Relay::bind(config).await.unwrap();
+        let (door, tunnel) = (relay.addresses().services[0].1, relay.addresses().tunnel);
+        let (mut running, stop) = (JoinSet::new(), CancellationToken::new());
+        running.spawn(relay.run(stop.clone()));
+        Self { door, tunnel, running, stop }
+    }
+
+    async fn drain(mut self) {
+        self.stop.cancel();
+        let _ = timeout(PATIENCE, self.running.join_next()).await.unwrap().unwrap().unwrap();
+    }
+}
+
+struct Scene {
+    _upstream: Origin,
+    app: Origin,
+    world: World,
+    replica: Replica,
+    /// Leads new connections to one of both.
+    balancer: Flaky,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let upstream = Origin::named("upstream").await.unwrap();
+        let app = Origin::named("app").await.unwrap();
+        let world = World::replicated(&upstream.url(), 2).await.unwrap();
+        let replica = Replica::beside(&world, &upstream).await;
+        let balancer = Flaky::to(world.addresses().tunnel).await.unwrap();
+        Self { _upstream: upstream, app, world, replica, balancer }
+    }
+
+    async fn alice(&self) -> Developer {
+        self.world.developer_dialling("alice", self.balancer.address()).await.unwrap()
+    }
+
+    /// Waits until callers of this door get the app's answer.
+    async fn served_at(&self, door: SocketAddr) {
+        let serving = async {
+            while caller::get(door, "/", &["x-user: alice"]).await.unwrap().text() != "app GET / HTTP/1.1\n" {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, serving).await.expect("the app answers at every replica");
+    }
+}
+
+async fn reached(session: &Session, replicas: usize) {
+    let reaching = async {
+        loop {
+            let status = session.desk().status().await.unwrap();
+            if status.replicas.iter().filter(|replica| replica.transport.is_some()).count() == replicas {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, reaching).await.expect("as many replicas are reached");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_is_dialled_until_every_replica_has_a_tunnel() {
+    for rungs in [Rungs::Quic, Rungs::Tls] {
+        let scene = Scene::set().await;
+        let alice = scene.alice().await;
+        let mut session = alice.claim("x-user=alice", &scene.app.url(), rungs, Screen::silent()).unwrap();
+        // In force at those that can be reached is enough.
+        in_force(&mut session).await.unwrap();
+        scene.served_at(scene.world.door().unwrap()).await;
+        scene.balancer.lead_to(scene.replica.tunnel);
+        reached(&session, 2).await;
+        scene.served_at(scene.replica.door).await;
+        leave(session).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_drains_takes_nothing_from_the_other() {
+    let scene = Scene::set().await;
+    let alice = scene.alice().await;
+    let session = alice.intercept("x-user=alice", &scene.app.url(), Rungs::Auto).await.unwrap();
+    scene.balancer.lead_to(scene.replica.tunnel);
+    reached(&session, 2).await;
+    scene.served_at(scene.replica.door).await;
+    let door = scene.world.door().unwrap();
+    let asking = async {
+        loop {
+            let answer = caller::get(door, "/", &["x-user: alice"]).await.unwrap();
+            assert_eq!(answer.text(), "app GET / HTTP/1.1\n");
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = scene.replica.drain() => {}
+        () = asking => {}
+    }
+    assert!(session.now().is_some());
+    reached(&session, 1).await;
+    leave(session).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_claim_wins_at_every_replica_and_the_loser_is_told() {
+    let scene = Scene::set().await;
+    let alice = scene.alice().await;
+    let alices = alice.intercept("x-user=alice", &scene.app.url(), Rungs::Quic).await.unwrap();
+    // Bob is at the other replica only, where nobody has heard of Alice yet.
+    let bob = scene.world.developer_dialling("bob", scene.world.addresses().tunnel).await.unwrap();
+    let around = Flaky::to(scene.replica.tunnel).await.unwrap();
+    let bob = bob.dialling(around.address()).unwrap();
+    let mut bobs = bob.intercept("x-user=alice", &scene.app.url(), Rungs::Quic).await.unwrap();
+    scene.balancer.lead_to(scene.replica.tunnel);
+    let lost = ended(&mut bobs).await.unwrap_err().to_string();
+    assert!(lost.contains("alice on "), "{lost}");
+    reached(&alices, 2).await;
+    leave(alices).await.unwrap();
+}
