@@ -3,9 +3,9 @@
 //! connection. Holds no claim and no tunnel: those are the registry's.
 
 use std::fmt::Write as _;
-use std::fs::Permissions;
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -179,21 +179,23 @@ impl Overview {
 pub(crate) struct Desk {
     listener: UnixListener,
     path: PathBuf,
+    inode: u64,
 }
 
 impl Desk {
-    /// A socket that a relay left behind which was killed is replaced; that of one that still runs is not.
+    /// Takes the place of a relay that was killed, and of one that drains while this one takes over.
     pub(crate) fn open(data: &Path) -> io::Result<Self> {
-        let path = data.join(FILE);
-        match std::os::unix::net::UnixStream::connect(&path) {
-            Ok(_) => return Err(io::ErrorKind::AddrInUse.into()),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(&path)?,
-            Err(_) => {}
+        let (path, new) = (data.join(FILE), data.join(format!("{FILE}.new")));
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
-        let listener = UnixListener::bind(&path)?;
+        let listener = UnixListener::bind(&new)?;
         // Nobody else gets into the directory, not even in between.
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path })
+        fs::set_permissions(&new, Permissions::from_mode(0o600))?;
+        let inode = fs::symlink_metadata(&new)?.ino();
+        fs::rename(&new, &path)?;
+        Ok(Self { listener, path, inode })
     }
 
     /// Answers until `stop`.
@@ -223,8 +225,10 @@ impl Desk {
 
 impl Drop for Desk {
     fn drop(&mut self) {
-        // Gone already: somebody has cleaned up.
-        let _ = std::fs::remove_file(&self.path);
+        // Another relay's by now, perhaps; or gone: somebody has cleaned up.
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -246,4 +250,28 @@ async fn hear<T: DeserializeOwned>(stream: &mut UnixStream, longest: u64) -> io:
     let mut text = Vec::new();
     BufReader::new(stream.take(longest)).read_until(b'\n', &mut text).await?;
     Ok(serde_json::from_slice(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_relay_that_takes_over_is_the_one_that_is_asked() {
+        let data = tempfile::tempdir().unwrap();
+        let path = data.path().join(FILE);
+        let former = Desk::open(data.path()).unwrap();
+        let next = Desk::open(data.path()).unwrap();
+        drop(former);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let (_asking, asked) = tokio::join!(UnixStream::connect(&path), next.listener.accept());
+        asked.unwrap();
+        drop(next);
+        assert!(!path.exists());
+        assert!(matches!(routes(data.path()).await, Err(AskError::NotRunning { .. })));
+        // What a relay that was killed has left.
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(matches!(routes(data.path()).await, Err(AskError::NotRunning { .. })));
+        Desk::open(data.path()).unwrap();
+    }
 }
