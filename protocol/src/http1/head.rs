@@ -230,7 +230,7 @@ impl Connection {
                 }
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
-            if !self.upgrade.is_empty() {
+            if !self.upgrade.is_empty() && !value.is_empty() {
                 self.upgrade.extend_from_slice(b", ");
             }
             self.upgrade.extend_from_slice(value);

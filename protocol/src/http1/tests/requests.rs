@@ -372,6 +372,7 @@ fn values_pass_byte_for_byte() {
 fn an_upgrade_is_taken_where_it_can_only_be_read_one_way() {
     // fields of the request, and the protocol it may switch to (B23)
     for (fields, upgrade) in [
+        ("Connection: upgrade\r\nUpgrade: websocket\r\nUpgrade:\r\n", "websocket"),
         ("Connection: Upgrade\r\nUpgrade: websocket\r\n", "websocket"),
         ("Connection: keep-alive, uPGRADE\r\nUpgrade: websocket\r\n", "websocket"),
         ("Connection: Upgrade\r\nUpgrade: a/1\r\nUpgrade: b\r\n", "a/1, b"),
