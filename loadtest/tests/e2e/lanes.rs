@@ -91,7 +91,7 @@ async fn scene() -> (Origin, World, Developer) {
     (upstream, world, alice)
 }
 
-async fn ask(world: &World, method: &str) -> JoinSet<(u16, String)> {
+fn ask(world: &World, method: &str) -> JoinSet<(u16, String)> {
     let door = world.door().unwrap();
     let request = format!("{method} / HTTP/1.1\r\nHost: a\r\nx-user: alice\r\nContent-Length: 0\r\n\r\n");
     let mut asking = JoinSet::new();
@@ -110,16 +110,16 @@ async fn answered(mut asking: JoinSet<(u16, String)>) -> (u16, String) {
 async fn moving_to_a_better_tunnel_cuts_nothing() {
     let (_upstream, world, alice) = scene().await;
     let mut lower = Lane::of(&alice, Rungs::Tls, 1, "upstream").await;
-    let under_way = ask(&world, "GET").await;
+    let under_way = ask(&world, "GET");
     let begun = lower.stream().await;
     // The better one joins; the next request is its, and what is under way stays where it is.
     let better = Lane::of(&alice, Rungs::Quic, 1, "upstream").await;
-    let next = ask(&world, "GET").await;
+    let next = ask(&world, "GET");
     answer(better.stream().await).await;
     assert_eq!(answered(next).await.0, 204);
     lower.say(FromClient::Withdraw { claim: 1 }).await;
     lower.settle().await;
-    let next = ask(&world, "GET").await;
+    let next = ask(&world, "GET");
     answer(better.stream().await).await;
     assert_eq!(answered(next).await.0, 204);
     answer(begun).await;
@@ -131,7 +131,7 @@ async fn what_one_tunnel_refuses_because_it_is_leaving_goes_to_the_other() {
     let (upstream, world, alice) = scene().await;
     let leaving = Lane::of(&alice, Rungs::Quic, 1, "upstream").await;
     let staying = Lane::of(&alice, Rungs::Tls, 1, "upstream").await;
-    let asking = ask(&world, "GET").await;
+    let asking = ask(&world, "GET");
     let (_read, write) = leaving.stream().await.split();
     let mut answers = Writer::new(write);
     answers.refused(Refusal::Draining, "leaving").unwrap();
@@ -152,7 +152,7 @@ async fn a_newer_process_takes_every_tunnel_of_the_older_one() {
     for lane in &mut older {
         assert!(matches!(lane.hear().await, FromRelay::Superseded { claim: 1, .. }));
     }
-    let asking = ask(&world, "GET").await;
+    let asking = ask(&world, "GET");
     answer(newer.stream().await).await;
     assert_eq!(answered(asking).await.0, 204);
 }
@@ -168,7 +168,7 @@ async fn what_changes_something_is_confirmed_before_its_body_comes_and_what_does
     ] {
         let instance = u128::from(policy.as_bytes()[0]) << 8 | u128::from(method.as_bytes()[0]);
         let lane = Lane::of(&alice, Rungs::Quic, instance, policy).await;
-        let asking = ask(&world, method).await;
+        let asking = ask(&world, method);
         let (read, write) = lane.stream().await.split();
         let (mut frames, mut answers) = (Reader::new(read), Writer::new(write));
         let mut seen = Vec::new();
