@@ -93,6 +93,11 @@ impl Fields {
         self.first(name).is_some()
     }
 
+    /// Takes back what was pushed after the first `lines` lines.
+    pub fn truncate(&mut self, lines: usize) {
+        self.lines.truncate(lines);
+    }
+
     /// Keeps the lines that `keep` says yes to.
     pub fn retain(&mut self, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
         let text = &self.text;

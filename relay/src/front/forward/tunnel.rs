@@ -40,6 +40,7 @@ pub(crate) async fn forward(
     if manners::has_passed(request, &pass) {
         return Err(Failure::Loop);
     }
+    let lines = request.fields.len();
     request.fields.push(VIA_FIELD.as_bytes(), pass.as_bytes());
     let (read, write) = stream.split();
     let (mut frames, mut answers) = (frame::Writer::new(write), TunnelReader::new(read));
@@ -47,9 +48,8 @@ pub(crate) async fn forward(
 
     let first = offer(request, caller, claim, &mut frames, &mut answers, &mut response).await?;
     if let Said::Refused(why) = first {
-        request.fields.retain(|name, value| {
-            !name.eq_ignore_ascii_case(VIA_FIELD.as_bytes()) || value != pass.as_bytes()
-        });
+        // What was said of us to a developer is not for the upstream.
+        request.fields.truncate(lines);
         tracing::debug!(service = %service.name, ?why, "the developer refused a request: it goes to the upstream");
         return Ok(Forwarded::Unexecuted);
     }
