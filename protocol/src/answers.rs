@@ -6,6 +6,9 @@ use crate::message::{Body, FAILURE_FIELD, Fields, ResponseHead};
 use crate::socket::ReadHalf;
 use crate::{head, http1, http2};
 
+/// 1xx responses before a final one: a 100, some 102 and 103. Neither the relay nor the client passes on more.
+pub const MOST_INFORMED: usize = 16;
+
 /// Where answers come from.
 #[derive(Debug)]
 pub enum Answers<'a> {

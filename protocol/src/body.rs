@@ -1,5 +1,7 @@
 //! A body on its way: taken from one side in pieces, put on the other, whatever carries either.
 
+mod kept;
+
 use std::io;
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use crate::message::{Fields, Malformed};
 use crate::socket::{ReadHalf, WriteHalf};
 use crate::tunnel::{RecvHalf, SendHalf};
 use crate::{head, http1, http2};
+
+pub use kept::{KEPT, Kept};
 
 /// What a body's next bytes are.
 #[derive(Debug, PartialEq, Eq)]

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use culvert_certs::tls::OriginFailure;
-use culvert_protocol::answers::{Answers, NoAnswer, Said};
-use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, TunnelReader, copy, copy_seen};
+use culvert_protocol::answers::{Answers, MOST_INFORMED, NoAnswer, Said};
+use culvert_protocol::body::{
+    CopyError, Cut, Idle, Kept, Piece, Sink, Source, TunnelReader, copy, copy_seen,
+};
 use culvert_protocol::frame::{self, Frame};
-use culvert_protocol::message::{Body, Fields, RequestHead, ResponseHead};
+use culvert_protocol::message::{Body, RequestHead, ResponseHead};
 use culvert_protocol::origin::{Connection, Origin};
 use culvert_protocol::tunnel::SendHalf;
 use tokio::time::timeout;
@@ -25,11 +27,7 @@ const ACCEPT: Duration = Duration::from_millis(10);
 const CONFIRM: Duration = Duration::from_secs(10);
 /// A developer may sit at a breakpoint, and an event stream may be silent. Whether the relay is there is watched elsewhere.
 const SILENCE: Duration = Duration::from_secs(60 * 60);
-/// 1xx responses before a final one: a 100, some 102 and 103. The relay takes no more either.
-const MOST_INFORMED: usize = 16;
 const IDLE: Idle = Idle { source: SILENCE, sink: SILENCE };
-/// As much as the relay keeps of a body for the same purpose.
-const KEPT: usize = 64 * 1024;
 
 /// What became of a request.
 pub(super) enum Served {
@@ -52,7 +50,7 @@ pub(super) async fn serve(
     let upgrades = !head.upgrade.is_empty();
     let mut kept = origin.kept(upgrades);
     let mut relay = Relay { answers, accepted: false };
-    let mut upload = Upload::default();
+    let mut upload = Kept::default();
     loop {
         let connected = match kept.take() {
             Some(connection) => Ok(connection),
@@ -72,7 +70,7 @@ pub(super) async fn serve(
         let reused = connection.is_reused();
         match exchange(head, frames, &mut upload, &mut relay, connection, origin, record).await {
             Ok(()) => return Served::Answered,
-            Err(failure) if failure.unexecuted && reused && !upload.lost => {}
+            Err(failure) if failure.unexecuted && reused && !upload.is_lost() => {}
             // A connection that was kept was closed meanwhile, and asking again changes nothing (RFC 9110 §9.2.1).
             Err(failure) if failure.told == Some(NoAnswer::Closed) && reused && is_repeatable(head) => {}
             Err(failure) => return Served::Failed(failure),
@@ -99,7 +97,7 @@ fn is_repeatable(head: &RequestHead) -> bool {
 async fn exchange(
     head: &RequestHead,
     frames: &mut TunnelReader,
-    upload: &mut Upload,
+    upload: &mut Kept,
     relay: &mut Relay<'_>,
     connection: Connection,
     origin: &Origin,
@@ -134,7 +132,7 @@ struct Sent {
 /// The request's body. Ends only with a failure.
 async fn up(
     frames: &mut TunnelReader,
-    upload: &mut Upload,
+    upload: &mut Kept,
     sink: &mut Sink<'_>,
     sent: &Sent,
     upgrades: bool,
@@ -146,7 +144,7 @@ async fn up(
         }
         sent.whole.store(true, Relaxed);
     } else {
-        match upload.send(frames, sink).await {
+        match send(upload, frames, sink).await {
             Ok(()) => sent.whole.store(true, Relaxed),
             Err(CopyError::Source(cut) | CopyError::Sink(cut @ Cut::Length(_))) => return cancelled(&cut),
             // It reads no further; what it answers still counts (RFC 9112 §9.5).
@@ -157,37 +155,15 @@ async fn up(
     std::future::pending().await
 }
 
-/// What has come of a body, kept where an app may say after all that it did not take the request.
-#[derive(Default)]
-struct Upload {
-    kept: Vec<u8>,
-    /// It has come to its end, with these trailers.
-    whole: Option<Fields>,
-    /// Some of it went by without being kept.
-    lost: bool,
-}
-
-impl Upload {
-    /// What was kept, and then the rest.
-    async fn send(&mut self, frames: &mut TunnelReader, sink: &mut Sink<'_>) -> Result<(), CopyError> {
-        let Self { kept, whole, lost } = self;
-        if !kept.is_empty() {
-            sink.data(kept).await.map_err(CopyError::Sink)?;
-        }
-        if let Some(trailers) = whole {
-            return sink.end(Some(trailers)).await.map_err(CopyError::Sink);
-        }
-        // Nobody else says of a request that it had that it did not take it.
-        let keeps = matches!(sink, Sink::Http2(_));
-        let seen = |piece: &Piece<'_>| match piece {
-            Piece::Data(data) if keeps && !*lost && kept.len() + data.len() <= KEPT => {
-                kept.extend_from_slice(data)
-            }
-            Piece::Data(_) => *lost = true,
-            Piece::End(trailers) => *whole = Some(trailers.cloned().unwrap_or_default()),
-        };
-        copy_seen(&mut Source::Tunnel(frames), sink, IDLE, |_| false, seen).await.map(drop)
+/// What was kept of the body, and then the rest, which is kept where the app may say after all that it did not take the request.
+async fn send(kept: &mut Kept, frames: &mut TunnelReader, sink: &mut Sink<'_>) -> Result<(), CopyError> {
+    if kept.send(sink).await.map_err(CopyError::Sink)? {
+        return Ok(());
     }
+    // Nobody else says of a request that it had that it did not take it.
+    let keep = matches!(sink, Sink::Http2(_));
+    let seen = |piece: &Piece<'_>| kept.passes(piece, keep);
+    copy_seen(&mut Source::Tunnel(frames), sink, IDLE, |_| false, seen).await.map(drop)
 }
 
 /// The relay as one exchange sees it.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::file::Text;
+use super::file::{ServiceKeys, Text};
 use super::resolve::{at, shown};
 use super::{Problem, Upstream};
 
@@ -82,18 +82,6 @@ impl Default for Manners {
     }
 }
 
-/// The manners of one service, as typed.
-#[derive(Debug)]
-pub(super) struct Typed {
-    pub(super) trusted_proxies: Option<Vec<Text>>,
-    pub(super) forwarded: Option<Text>,
-    pub(super) host: Option<Text>,
-    pub(super) via: Option<bool>,
-    pub(super) route_field: Option<Text>,
-    pub(super) proxy_protocol: Option<Vec<Text>>,
-    pub(super) public: Option<bool>,
-}
-
 const FORWARDED: &[(&str, Forwarded)] = &[
     ("x-forwarded", Forwarded::XForwarded),
     ("standard", Forwarded::Standard),
@@ -106,10 +94,11 @@ const HOST: &[(&str, Host)] = &[("preserve", Host::Preserve), ("upstream", Host:
 const ROUTE_FIELD: &[(&str, RouteField)] =
     &[("matched", RouteField::Matched), ("always", RouteField::Always), ("never", RouteField::Never)];
 
-pub(super) fn manners(typed: Typed, upstream: &Upstream) -> Result<Manners, Problem> {
-    let Typed { trusted_proxies, forwarded, host, via, route_field, proxy_protocol, public } = typed;
+pub(super) fn manners(typed: &ServiceKeys, upstream: &Upstream) -> Result<Manners, Problem> {
+    let ServiceKeys { trusted_proxies, forwarded, host, via, route_field, proxy_protocol, public, .. } =
+        typed;
     let default = Manners::default();
-    if let (Some(host), Upstream::Unix { .. }) = (&host, upstream)
+    if let (Some(host), Upstream::Unix { .. }) = (host, upstream)
         && host.value == "upstream"
     {
         return Err(at(
@@ -121,13 +110,13 @@ pub(super) fn manners(typed: Typed, upstream: &Upstream) -> Result<Manners, Prob
         transparent: trusted_proxies.is_none()
             && forwarded.is_none()
             && via.is_none()
-            && public != Some(true),
-        trusted_proxies: networks(trusted_proxies)?,
+            && *public != Some(true),
+        trusted_proxies: networks(trusted_proxies.as_deref())?,
         forwarded: word(forwarded.as_ref(), FORWARDED)?.unwrap_or(default.forwarded),
         host: word(host.as_ref(), HOST)?.unwrap_or(default.host),
         via: via.unwrap_or(default.via),
         route_field: word(route_field.as_ref(), ROUTE_FIELD)?.unwrap_or(default.route_field),
-        proxy_protocol: networks(proxy_protocol)?,
+        proxy_protocol: networks(proxy_protocol.as_deref())?,
         public: public.unwrap_or(default.public),
     })
 }
@@ -144,7 +133,7 @@ fn word<T: Copy>(typed: Option<&Text>, known: &[(&str, T)]) -> Result<Option<T>,
     }
 }
 
-fn networks(typed: Option<Vec<Text>>) -> Result<Vec<IpNet>, Problem> {
+fn networks(typed: Option<&[Text]>) -> Result<Vec<IpNet>, Problem> {
     typed.unwrap_or_default().iter().map(network).collect()
 }
 

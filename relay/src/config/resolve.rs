@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use serde_saphyr::Spanned;
 
 use super::file::{AdminKeys, File, LimitsKeys, ServiceKeys, Text, TunnelKeys};
-use super::manners::{self, manners};
+use super::manners::manners;
 use super::{Admin, Config, Drain, Limits, Problem, Service, Tunnel, Upstream, tls};
 
 /// Longer is a typing mistake, and would overflow a deadline's arithmetic in the end.
@@ -95,10 +95,10 @@ fn service(
     let place = position(&keys);
     let missing =
         |key: &str| Problem { at: place, text: format!("`{key}` is missing in services[{}]", before.len()) };
-    let keys = keys.value;
-    let typed_name = keys.name.ok_or_else(|| missing("name"))?;
-    let typed_listen = keys.listen.ok_or_else(|| missing("listen"))?;
-    let typed_upstream = keys.upstream.ok_or_else(|| missing("upstream"))?;
+    let mut keys = keys.value;
+    let typed_name = keys.name.take().ok_or_else(|| missing("name"))?;
+    let typed_listen = keys.listen.take().ok_or_else(|| missing("listen"))?;
+    let typed_upstream = keys.upstream.take().ok_or_else(|| missing("upstream"))?;
     let name: ServiceName =
         typed_name.value.parse().map_err(|error: NameError| at(&typed_name, error.to_string()))?;
     if before.iter().any(|service| service.name == name) {
@@ -109,20 +109,11 @@ fn service(
     let mut upstream: Upstream = typed_upstream.value.parse().map_err(|error| {
         at(&typed_upstream, format!("`{}`: {error}", without_user(&typed_upstream.value)))
     })?;
-    tls::upstream(keys.upstream_tls, &mut upstream, beside)?;
-    let typed = manners::Typed {
-        trusted_proxies: keys.trusted_proxies,
-        forwarded: keys.forwarded,
-        host: keys.host,
-        via: keys.via,
-        route_field: keys.route_field,
-        proxy_protocol: keys.proxy_protocol,
-        public: keys.public,
-    };
+    tls::upstream(keys.upstream_tls.take(), &mut upstream, beside)?;
     Ok(Service {
         name,
         listen,
-        manners: manners(typed, &upstream)?,
+        manners: manners(&keys, &upstream)?,
         upstream,
         tls: keys.tls.as_ref().map(|keys| tls::door(keys, beside)).transpose()?,
         limits: keys.limits.map_or_else(|| Ok(defaults.clone()), |keys| limits(keys, defaults))?,

@@ -5,10 +5,10 @@ use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
-use culvert_protocol::body::{Cut, Piece, Sink, Source};
+use culvert_protocol::body::{Cut, Kept, Piece, Sink, Source};
 use culvert_protocol::http1::{self, ReadError, Reply};
 use culvert_protocol::http2;
-use culvert_protocol::message::{Body, Fields, RequestHead, ResponseHead};
+use culvert_protocol::message::{Body, RequestHead, ResponseHead};
 use culvert_protocol::socket::WriteHalf;
 
 use crate::config::Limits;
@@ -17,10 +17,6 @@ use crate::front::record::Exchange;
 use crate::front::timer::Timer;
 use crate::front::{is_grpc, manners};
 use crate::service::Service;
-
-/// How much of a body is taken before anyone is asked, and kept until somebody has accepted the request. It leaves in
-/// one write with the head, and can be sent elsewhere if the first one asked refuses.
-const GATHERED: usize = 64 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Caller<'a> {
@@ -52,21 +48,9 @@ impl Peer {
 #[derive(Debug)]
 pub(crate) struct Upload<'a> {
     pub(crate) source: Source<'a>,
-    kept: &'a mut Vec<u8>,
-    /// The body has been taken to its end, with these trailers.
-    whole: Option<Fields>,
-    /// Some of what was taken went by without being kept.
-    lost: bool,
-}
-
-/// What is kept of a body that goes by, for another try.
-#[derive(Debug)]
-pub(crate) struct Keeper<'k> {
-    kept: &'k mut Vec<u8>,
-    whole: &'k mut Option<Fields>,
-    lost: &'k mut bool,
-    /// Another try may follow.
-    keep: bool,
+    /// Taken before anyone is asked, so that it leaves in one write with the head, and can be sent elsewhere if the first one
+    /// asked refuses.
+    kept: &'a mut Kept,
 }
 
 /// Where the answer goes.
@@ -96,13 +80,13 @@ pub(crate) enum Answer<'a> {
 impl<'a> Caller<'a> {
     pub(crate) fn new(
         source: Source<'a>,
-        kept: &'a mut Vec<u8>,
+        kept: &'a mut Kept,
         answer: Answer<'a>,
         timer: &'a mut Timer,
         peer: &'a Peer,
     ) -> Self {
         kept.clear();
-        Self { upload: Upload { source, kept, whole: None, lost: false }, answer, timer, peer, route: None }
+        Self { upload: Upload { source, kept }, answer, timer, peer, route: None }
     }
 
     /// Takes what is here of the body without waiting. A chunked body is waited for until its first chunk's head has
@@ -114,13 +98,13 @@ impl<'a> Caller<'a> {
         let chunked = matches!(self.upload.source, Source::Http1(_)) && head.body == Body::Streamed;
         let mut wait = chunked && !head.expects_continue;
         let upload = &mut self.upload;
-        while upload.kept.len() < GATHERED {
+        while !upload.kept.is_full() {
             match upload.source.piece().map_err(caller_cut)? {
-                Some(Piece::Data(data)) => upload.kept.extend_from_slice(data),
+                Some(Piece::Data(data)) => upload.kept.gather(data),
                 Some(Piece::End(trailers)) => {
                     // What decides where a request goes stands before its body or nowhere.
                     let trailers = trailers.map(|trailers| trailers.without(|name| service.steers(name)));
-                    upload.whole = Some(trailers.map(Cow::into_owned).unwrap_or_default());
+                    upload.kept.ended(trailers.map(Cow::into_owned).unwrap_or_default());
                     return Ok(());
                 }
                 None if wait && upload.kept.is_empty() => {
@@ -181,44 +165,25 @@ impl<'a> Caller<'a> {
     }
 }
 
-impl Keeper<'_> {
-    pub(crate) fn keep(&mut self, piece: &Piece<'_>) {
-        match piece {
-            Piece::Data(data) if self.keep && !*self.lost && self.kept.len() + data.len() <= GATHERED => {
-                self.kept.extend_from_slice(data);
-            }
-            Piece::Data(_) => *self.lost = true,
-            Piece::End(trailers) => *self.whole = Some(trailers.cloned().unwrap_or_default()),
-        }
-    }
-}
-
 impl<'a> Upload<'a> {
-    /// Where the rest comes from, and who keeps what comes.
-    pub(crate) fn keeping(&mut self, keep: bool) -> (&mut Source<'a>, Keeper<'_>) {
-        let Self { source, kept, whole, lost } = self;
-        (source, Keeper { kept, whole, lost, keep })
+    /// Where the rest comes from, and what keeps what comes.
+    pub(crate) fn keeping(&mut self) -> (&mut Source<'a>, &mut Kept) {
+        (&mut self.source, self.kept)
     }
 
     /// All of it that was taken is still here.
     pub(crate) fn can_be_sent_again(&self) -> bool {
-        !self.lost
+        !self.kept.is_lost()
     }
 
     /// Sends what was kept, with the end if that was kept too, and keeps it.
     pub(crate) async fn send_kept(&mut self, sink: &mut Sink<'_>) -> Result<(), Cut> {
-        if !self.kept.is_empty() {
-            sink.data(self.kept).await?;
-        }
-        match &self.whole {
-            Some(trailers) => sink.end(Some(trailers)).await,
-            None => sink.flush().await,
-        }
+        if self.kept.send(sink).await? { Ok(()) } else { sink.flush().await }
     }
 
     /// Nothing of the body is still to come.
     pub(crate) fn is_whole(&self) -> bool {
-        self.whole.is_some()
+        self.kept.is_whole()
     }
 
     pub(crate) fn kept(&self) -> u64 {
@@ -227,9 +192,7 @@ impl<'a> Upload<'a> {
 
     /// Somebody has accepted the request: what was kept is not sent again.
     pub(crate) fn commit(&mut self) {
-        if self.kept.capacity() > GATHERED / 4 {
-            *self.kept = Vec::new();
-        }
+        self.kept.release();
     }
 
     /// Resolves when the caller hangs up, as far as that can be seen on this side.
@@ -238,6 +201,13 @@ impl<'a> Upload<'a> {
             Source::Http1(reader) => reader.hung_up().await,
             Source::Http2(_) | Source::Tunnel(_) => std::future::pending().await,
         }
+    }
+}
+
+impl<'a> Answer<'a> {
+    /// Nothing is said yet.
+    pub(crate) fn http1(writer: &'a mut http1::Writer<WriteHalf>, reply: Reply) -> Self {
+        Self::Http1 { writer, reply, committed: false, keep_alive: false, aborted: false }
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use culvert_protocol::answers::{Answers, Said};
+use culvert_protocol::answers::{Answers, MOST_INFORMED, Said};
 use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, copy_seen};
 use culvert_protocol::frame::Refusal;
 use culvert_protocol::http1::ReadError;
@@ -23,9 +23,6 @@ use crate::front::record::Exchange;
 use crate::front::timer::Timer;
 use crate::service::Service;
 use crate::tunnels::session::Carried;
-
-/// 1xx responses before a final one: a 100, some 102 and 103.
-const MOST_INFORMED: usize = 16;
 
 /// What became of a request that was given to a developer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,9 +138,9 @@ async fn up(
         let idle = Idle { source: service.limits.body_idle, sink: service.limits.response_idle };
         // Only what speaks HTTP/2 says of a request that it had that it did not take it.
         let keep = matches!(sink, Sink::Http2(_));
-        let (source, mut kept) = upload.keeping(keep);
+        let (source, kept) = upload.keeping();
         let seen = |piece: &Piece<'_>| {
-            kept.keep(piece);
+            kept.passes(piece, keep);
             count(carried, Carried::sent, piece);
         };
         match copy_seen(source, sink, idle, |name| service.steers(name), seen).await {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use culvert_protocol::body::Source;
+use culvert_protocol::body::{Kept, Source};
 use culvert_protocol::http1::connection::ReadError;
 use culvert_protocol::http1::{Limits, Reader, Refusal, Reply, Writer};
 use culvert_protocol::message::RequestHead;
@@ -36,7 +36,7 @@ pub(super) async fn connection(
         reader: Reader::with_buffer(read, Limits::default(), first),
         writer: Writer::new(write),
         timer: Timer::new(),
-        kept: Vec::new(),
+        kept: Kept::default(),
         keep_alive: jittered(door.service.limits.keep_alive),
     };
     let mut head = RequestHead::default();
@@ -68,7 +68,7 @@ struct Connection {
     writer: Writer<WriteHalf>,
     timer: Timer,
     /// The beginning of the body under way.
-    kept: Vec<u8>,
+    kept: Kept,
     /// How long it may stand idle.
     keep_alive: Duration,
 }
@@ -131,7 +131,7 @@ impl Connection {
         }
         self.reader.rest();
         self.writer.rest();
-        (*head, self.kept) = (RequestHead::default(), Vec::new());
+        (*head, self.kept) = (RequestHead::default(), Kept::default());
         self.timer.within(limit - warm, self.reader.ready()).await.is_ok()
     }
 
@@ -139,13 +139,7 @@ impl Connection {
     async fn exchange(&mut self, head: &mut RequestHead, peer: &Peer, door: &Door) -> Next {
         let mut reply = Reply::to(head);
         reply.keep_alive &= !door.stop.is_cancelled();
-        let answer = Answer::Http1 {
-            writer: &mut self.writer,
-            reply,
-            committed: false,
-            keep_alive: false,
-            aborted: false,
-        };
+        let answer = Answer::http1(&mut self.writer, reply);
         let source = Source::Http1(&mut self.reader);
         let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, peer);
         super::request(head, &mut caller, &door.service).await;
@@ -164,13 +158,7 @@ impl Connection {
             return door.service.metrics.rejected(failure.label());
         }
         let mut exchange = Exchange::begin(&door.service);
-        let answer = Answer::Http1 {
-            writer: &mut self.writer,
-            reply: Reply::default(),
-            committed: false,
-            keep_alive: false,
-            aborted: false,
-        };
+        let answer = Answer::http1(&mut self.writer, Reply::default());
         let source = Source::Http1(&mut self.reader);
         let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, peer);
         caller.fail(failure, false, &door.service.limits, &mut exchange).await;

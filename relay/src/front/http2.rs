@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use culvert_protocol::body::Source;
+use culvert_protocol::body::{Kept, Source};
 use culvert_protocol::http1::{Limits, Refusal};
 use culvert_protocol::http2::Reader;
 use culvert_protocol::message::RequestHead;
@@ -30,7 +30,7 @@ const STREAMS: u32 = 100;
 const HEADER_LIST: u32 = 64 * 1024;
 const PENDING_RESETS: usize = 20;
 const LOCAL_RESETS: usize = 1024;
-/// Bytes that wait for one caller's windows, all streams together.
+/// Bytes of one stream that wait for the caller's windows.
 const SEND_BUFFER: usize = 64 * 1024;
 /// What small DATA frames may cost beyond their bytes while nobody has taken them: 256 bytes each, for a stream's window full
 /// of the smallest gRPC messages, and room. Beyond it the connection ends: it is a flood.
@@ -115,7 +115,7 @@ async fn exchange(
         service.metrics.rejected("malformed");
         return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
     }
-    let (mut body, mut kept, mut timer) = (Reader::new(stream), Vec::new(), Timer::new());
+    let (mut body, mut kept, mut timer) = (Reader::new(stream), Kept::default(), Timer::new());
     let answer = Answer::Http2 { respond, to_head: head.is("HEAD"), body: None, call: false };
     let mut caller = Caller::new(Source::Http2(&mut body), &mut kept, answer, &mut timer, &peer);
     match oversized(&head, &Limits::default()) {

@@ -245,7 +245,7 @@ fn soon(way: &Way, what: &str, since: Instant) {
 }
 
 /// Whether a caller of HTTP/1 takes an answer, which ended so after its head, for whole.
-fn is_whole(head: &str, end: &io::Result<String>) -> bool {
+pub(super) fn is_whole(head: &str, end: &io::Result<String>) -> bool {
     let Ok(rest) = end else { return false };
     let head = head.to_ascii_lowercase();
     if head.contains("transfer-encoding") {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 
+use super::cancel::is_whole;
 use super::{Way, request, versions};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,13 +64,7 @@ async fn an_app_that_dies_in_its_answer_never_looks_like_one_that_ended_it() {
                     drop(app)
                 }
                 let end = caller.end().await;
-                let whole = match (&end, version) {
-                    (Err(_), _) => false,
-                    (Ok(rest), "1.1") => !head.contains("Content-Length") && rest.contains("0\r\n\r\n"),
-                    // Where the length was promised, a proper end is short of it; else it makes the answer whole.
-                    (Ok(_), _) => !head.contains("Content-Length"),
-                };
-                assert!(!whole, "{} {what} to HTTP/{version}: {end:?}", way.name);
+                assert!(!is_whole(&head, &end), "{} {what} to HTTP/{version}: {end:?}", way.name);
             }
             let (mut requests, _driver) = versions::http2(way.door()).await;
             let (response, _) = requests.send_request(versions::get("/"), true).unwrap();

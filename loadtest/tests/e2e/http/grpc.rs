@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use bytes::Bytes;
 use culvert_client::session::Session;
 use culvert_loadtest::caller;
+use h2::server::SendResponse;
 use http::{HeaderMap, Method, Request, Response};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -46,6 +47,15 @@ async fn tunnels(keys: &str) -> Vec<Way> {
         ways.push(Way::new("app", Some(transport), keys, "h2c").await.unwrap());
     }
     ways
+}
+
+/// The next call as the backend got it, and the connection that it came on, for as long as it is held.
+async fn taken(way: &Way) -> (Request<h2::RecvStream>, SendResponse<Bytes>, JoinSet<()>) {
+    let mut backend = h2::server::handshake(way.accepted().await.stream).await.unwrap();
+    let (asked, respond) = backend.accept().await.unwrap().unwrap();
+    let mut connection = JoinSet::new();
+    connection.spawn(async move { while backend.accept().await.is_some() {} });
+    (asked, respond, connection)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,11 +99,7 @@ async fn a_call_whose_developer_is_killed_before_the_app_answers_is_unavailable(
         let (mut requests, _driver) = versions::http2(way.door()).await;
         let (response, mut stream) = requests.send_request(call(), false).unwrap();
         stream.send_data(Bytes::from_static(MESSAGE), true).unwrap();
-        let mut backend: h2::server::Connection<_, Bytes> =
-            h2::server::handshake(way.accepted().await.stream).await.unwrap();
-        let (asked, _respond) = backend.accept().await.unwrap().unwrap();
-        let mut driver = JoinSet::new();
-        driver.spawn(async move { while backend.accept().await.is_some() {} });
+        let (asked, _respond, _connection) = taken(&way).await;
         // It has the whole call.
         let mut body = asked.into_body();
         while let Some(data) = body.data().await {
@@ -111,11 +117,7 @@ async fn a_call_whose_developer_is_killed_in_the_middle_of_a_stream_is_unavailab
         let (mut requests, _driver) = versions::http2(way.door()).await;
         let (response, mut stream) = requests.send_request(call(), false).unwrap();
         stream.send_data(Bytes::from_static(MESSAGE), false).unwrap();
-        let mut backend: h2::server::Connection<_, Bytes> =
-            h2::server::handshake(way.accepted().await.stream).await.unwrap();
-        let (_asked, mut respond) = backend.accept().await.unwrap().unwrap();
-        let mut driver = JoinSet::new();
-        driver.spawn(async move { while backend.accept().await.is_some() {} });
+        let (_asked, mut respond, _connection) = taken(&way).await;
         let answer = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
         let mut answer = respond.send_response(answer, false).unwrap();
         answer.send_data(Bytes::from_static(MESSAGE), false).unwrap();
@@ -133,11 +135,7 @@ async fn a_call_that_nobody_answers_in_time_has_exceeded_its_deadline() {
         let (mut requests, _driver) = versions::http2(way.door()).await;
         let (response, mut stream) = requests.send_request(call(), false).unwrap();
         stream.send_data(Bytes::from_static(MESSAGE), true).unwrap();
-        let mut backend: h2::server::Connection<_, Bytes> =
-            h2::server::handshake(way.accepted().await.stream).await.unwrap();
-        let (_asked, _respond) = backend.accept().await.unwrap().unwrap();
-        let mut driver = JoinSet::new();
-        driver.spawn(async move { while backend.accept().await.is_some() {} });
+        let (_asked, _respond, _connection) = taken(&way).await;
         let (status, label) = status(timeout(PATIENCE, response).await.unwrap().unwrap()).await;
         let wanted = if way.name == "upstream" { "upstream_timeout" } else { "app_timeout" };
         assert_eq!((status.as_str(), label.as_deref()), ("4", Some(wanted)), "{}", way.name);
