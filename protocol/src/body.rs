@@ -5,12 +5,11 @@ mod kept;
 use std::io;
 use std::time::Duration;
 
-use tokio::time::timeout;
-
 use crate::frame::{self, Frame, WireError};
 use crate::http1::body::LengthMismatch;
 use crate::message::{Fields, Malformed};
 use crate::socket::{ReadHalf, WriteHalf};
+use crate::timer::Timer;
 use crate::tunnel::{RecvHalf, SendHalf};
 use crate::{head, http1, http2};
 
@@ -136,25 +135,27 @@ pub async fn copy_seen(
     withheld: impl Fn(&[u8]) -> bool,
     mut seen: impl FnMut(&Piece<'_>),
 ) -> Result<u64, CopyError> {
-    let mut moved = 0;
+    let (mut moved, mut timer) = (0, Timer::default());
     loop {
         match source.piece().map_err(CopyError::Source)? {
             Some(Piece::Data(data)) => {
                 moved += data.len() as u64;
                 seen(&Piece::Data(data));
-                within(idle.sink, sink.data(data)).await.map_err(CopyError::Sink)?;
+                within(&mut timer, idle.sink, sink.data(data)).await.map_err(CopyError::Sink)?;
             }
             Some(Piece::End(trailers)) => {
                 let trailers = trailers.map(|trailers| trailers.without(&withheld));
                 seen(&Piece::End(trailers.as_deref()));
-                within(idle.sink, sink.end(trailers.as_deref())).await.map_err(CopyError::Sink)?;
+                within(&mut timer, idle.sink, sink.end(trailers.as_deref()))
+                    .await
+                    .map_err(CopyError::Sink)?;
                 return Ok(moved);
             }
             None => {
-                within(idle.sink, sink.flush()).await.map_err(CopyError::Sink)?;
+                within(&mut timer, idle.sink, sink.flush()).await.map_err(CopyError::Sink)?;
                 tokio::select! {
                     biased;
-                    filled = within(idle.source, source.fill()) => filled.map_err(CopyError::Source)?,
+                    filled = within(&mut timer, idle.source, source.fill()) => filled.map_err(CopyError::Source)?,
                     cut = sink.gone() => return Err(CopyError::Sink(cut)),
                 }
             }
@@ -162,8 +163,12 @@ pub async fn copy_seen(
     }
 }
 
-async fn within(limit: Duration, step: impl Future<Output = Result<(), Cut>>) -> Result<(), Cut> {
-    timeout(limit, step).await.unwrap_or(Err(Cut::Stalled(limit)))
+async fn within(
+    timer: &mut Timer,
+    limit: Duration,
+    step: impl Future<Output = Result<(), Cut>>,
+) -> Result<(), Cut> {
+    timer.within(limit, step).await.unwrap_or(Err(Cut::Stalled(limit)))
 }
 
 impl Source<'_> {

@@ -1,5 +1,5 @@
 //! What both ends of a tunnel agree on: HTTP messages and their HTTP/1 codec, the wire, the multiplexers.
-//! No configuration, no listener, no clock of its own.
+//! No configuration, no listener.
 
 // What is carried: messages, and how HTTP/1 and HTTP/2 spell them.
 pub mod message;
@@ -26,3 +26,6 @@ pub mod origin;
 // What moves from one to the other.
 pub mod answers;
 pub mod body;
+
+// How long it may take.
+pub mod timer;

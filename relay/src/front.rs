@@ -13,7 +13,6 @@ mod http2;
 mod manners;
 mod proxy_protocol;
 mod record;
-mod timer;
 mod unreachable;
 
 use std::sync::Arc;

@@ -103,7 +103,7 @@ const BEGINNINGS: &[Known] = &[vouching("x-forwarded-", Vouched::Other), vouchin
 pub fn is_hop_by_hop(name: &[u8]) -> bool {
     // Asked of every field: most are told by their length.
     HOP_LENGTHS & length_bit(name.len()) != 0
-        && NAMES.iter().any(|known| known.rules & HOP != 0 && known.name.eq_ignore_ascii_case(name))
+        && NAMES[..HOPS].iter().any(|known| known.name.eq_ignore_ascii_case(name))
 }
 
 /// Fields that `Connection` cannot name away.
@@ -150,13 +150,25 @@ fn dashed(name: &[u8]) -> Vec<u8> {
     name.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect()
 }
 
+/// How many names are one connection's: they stand first.
+const HOPS: usize = {
+    let mut count = 0;
+    while NAMES[count].rules & HOP != 0 {
+        count += 1;
+    }
+    let mut at = count;
+    while at < NAMES.len() {
+        assert!(NAMES[at].rules & HOP == 0, "stands behind one that is not");
+        at += 1;
+    }
+    count
+};
+
 /// The lengths of the names that are one connection's, a bit each.
 const HOP_LENGTHS: u64 = {
     let (mut bits, mut at) = (0, 0);
-    while at < NAMES.len() {
-        if NAMES[at].rules & HOP != 0 {
-            bits |= length_bit(NAMES[at].name.len());
-        }
+    while at < HOPS {
+        bits |= length_bit(NAMES[at].name.len());
         at += 1;
     }
     bits

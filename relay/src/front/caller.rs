@@ -10,11 +10,11 @@ use culvert_protocol::http1::{self, ReadError, Reply};
 use culvert_protocol::http2;
 use culvert_protocol::message::{Body, RequestHead, ResponseHead};
 use culvert_protocol::socket::WriteHalf;
+use culvert_protocol::timer::Timer;
 
 use crate::config::Limits;
 use crate::failure::{Failure, Side};
 use crate::front::record::Exchange;
-use crate::front::timer::Timer;
 use crate::front::{is_grpc, manners};
 use crate::service::Service;
 

@@ -13,6 +13,7 @@ use culvert_protocol::body::{CopyError, Cut, Idle, Piece, Sink, Source, copy_see
 use culvert_protocol::frame::Refusal;
 use culvert_protocol::http1::ReadError;
 use culvert_protocol::message::{RequestHead, ResponseHead};
+use culvert_protocol::timer::Timer;
 use tokio::time::Instant;
 
 use crate::config::Limits;
@@ -20,7 +21,6 @@ use crate::failure::{Behind, Failure};
 use crate::front::caller::{Answer, Caller, Upload, caller_cut};
 use crate::front::manners;
 use crate::front::record::Exchange;
-use crate::front::timer::Timer;
 use crate::service::Service;
 use crate::tunnels::session::Carried;
 

@@ -8,12 +8,12 @@ use culvert_protocol::http1::connection::ReadError;
 use culvert_protocol::http1::{Limits, Reader, Refusal, Reply, Writer};
 use culvert_protocol::message::RequestHead;
 use culvert_protocol::socket::{ReadHalf, WriteHalf};
+use culvert_protocol::timer::Timer;
 use tokio::time::{Instant, timeout};
 
 use super::accept::{Door, jittered};
 use super::caller::{Answer, Caller, Peer};
 use super::record::Exchange;
-use super::timer::Timer;
 use crate::failure::Failure;
 
 /// Room for the first read of a connection: most heads fit.
@@ -35,7 +35,7 @@ pub(super) async fn connection(
     let mut connection = Connection {
         reader: Reader::with_buffer(read, Limits::default(), first),
         writer: Writer::new(write),
-        timer: Timer::new(),
+        timer: Timer::default(),
         kept: Kept::default(),
         keep_alive: jittered(door.service.limits.keep_alive),
     };
@@ -97,15 +97,13 @@ impl Connection {
                 Err(ReadError::Refused(refusal)) => return Err(Failure::Refused(refusal)),
                 Err(ReadError::Cut) => return Ok(false),
             }
-            let deadline = match deadline {
-                Some(deadline) => deadline,
-                None => {
-                    if self.reader.is_empty() && !self.idle(head, door).await {
-                        return Ok(false);
-                    }
-                    *deadline.insert(Instant::now() + limits.head_read)
+            if deadline.is_none() && self.reader.is_empty() {
+                if !self.idle(head, door).await {
+                    return Ok(false);
                 }
-            };
+                continue;
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_read);
             match self.timer.until(deadline, self.reader.fill()).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(_)) => return Ok(false),
@@ -114,25 +112,26 @@ impl Connection {
         }
     }
 
-    /// Stands idle until something is there to be read. `false`: nothing came, or the door is closing.
+    /// Stands idle until something has come; after a moment without buffers. `false`: nothing came, or the door is closing.
     async fn idle(&mut self, head: &mut RequestHead, door: &Door) -> bool {
-        tokio::select! {
-            biased;
-            ready = self.quiet(self.keep_alive, head) => ready,
-            () = door.stop.cancelled() => false,
-        }
-    }
-
-    /// Waits for so long at most, after a moment without buffers. `false`: nothing came.
-    async fn quiet(&mut self, limit: Duration, head: &mut RequestHead) -> bool {
-        let warm = WARM.min(limit);
-        if self.timer.within(warm, self.reader.ready()).await.is_ok() {
-            return true;
+        let warm = WARM.min(self.keep_alive);
+        if let Ok(read) = self.timer.within(warm, self.reader.fill()).await {
+            return read.is_ok_and(|read| read > 0);
         }
         self.reader.rest();
         self.writer.rest();
         (*head, self.kept) = (RequestHead::default(), Kept::default());
-        self.timer.within(limit - warm, self.reader.ready()).await.is_ok()
+        let ready = tokio::select! {
+            biased;
+            ready = self.timer.within(self.keep_alive - warm, self.reader.ready()) => ready.is_ok(),
+            () = door.stop.cancelled() => false,
+        };
+        // What is not plain TCP has been read from to know.
+        ready
+            && (!self.reader.is_empty() || {
+                let read = self.timer.within(door.service.limits.head_read, self.reader.fill()).await;
+                matches!(read, Ok(Ok(1..)))
+            })
     }
 
     /// One exchange.

@@ -11,6 +11,7 @@ use culvert_protocol::body::{Kept, Source};
 use culvert_protocol::http1::{Limits, Refusal};
 use culvert_protocol::http2::Reader;
 use culvert_protocol::message::RequestHead;
+use culvert_protocol::timer::Timer;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,7 +20,6 @@ use tokio::time::timeout;
 use super::accept::{Door, jittered};
 use super::caller::{Answer, Caller, Peer};
 use super::record::Exchange;
-use super::timer::Timer;
 use crate::failure::Failure;
 use crate::service::Service;
 
@@ -115,7 +115,7 @@ async fn exchange(
         service.metrics.rejected("malformed");
         return respond.send_reset(h2::Reason::PROTOCOL_ERROR);
     }
-    let (mut body, mut kept, mut timer) = (Reader::new(stream), Kept::default(), Timer::new());
+    let (mut body, mut kept, mut timer) = (Reader::new(stream), Kept::default(), Timer::default());
     let answer = Answer::Http2 { respond, to_head: head.is("HEAD"), body: None, call: false };
     let mut caller = Caller::new(Source::Http2(&mut body), &mut kept, answer, &mut timer, &peer);
     match oversized(&head, &Limits::default()) {
