@@ -291,9 +291,8 @@ impl Encoder {
             Self::Exact(_) => Err(LengthMismatch::TooShort),
             Self::Chunked => {
                 out.extend_from_slice(b"0\r\n");
-                let trailers = trailers.into_iter().flat_map(Fields::iter);
-                for (name, value) in trailers.filter(|(name, _)| may_be_trailer(name)) {
-                    head::encode_field(name, value, out);
+                if let Some(trailers) = trailers {
+                    trailers.encode(out, |name, _| may_be_trailer(name));
                 }
                 out.extend_from_slice(b"\r\n");
                 *self = Self::Empty;

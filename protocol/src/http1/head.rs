@@ -392,19 +392,16 @@ pub fn encode_response(head: &ResponseHead, reply: Reply, out: &mut Vec<u8>) -> 
 /// no body follows and it may be told nevertheless (`tells`).
 fn encode_fields(fields: &Fields, framing: Encoder, tells: bool, out: &mut Vec<u8>) {
     let mut told = false;
-    for (name, value) in fields.iter() {
-        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
-            let holds = match framing {
-                Encoder::Exact(length) => parse_length(value) == Some(length),
-                Encoder::Empty | Encoder::Chunked | Encoder::UntilClose | Encoder::Raw => tells,
-            };
-            if told || !holds {
-                continue;
-            }
-            told = true;
+    fields.encode(out, |name, value| {
+        if !name.eq_ignore_ascii_case(b"content-length") {
+            return true;
         }
-        encode_field(name, value, out);
-    }
+        let holds = match framing {
+            Encoder::Exact(length) => parse_length(value) == Some(length),
+            Encoder::Empty | Encoder::Chunked | Encoder::UntilClose | Encoder::Raw => tells,
+        };
+        holds && !std::mem::replace(&mut told, true)
+    });
     match framing {
         Encoder::Exact(length) if !told => {
             out.extend_from_slice(b"content-length: ");
@@ -416,7 +413,7 @@ fn encode_fields(fields: &Fields, framing: Encoder, tells: bool, out: &mut Vec<u
     }
 }
 
-pub(super) fn encode_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+fn encode_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);

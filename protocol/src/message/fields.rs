@@ -7,7 +7,8 @@ use super::grammar::{is_token, is_value, list_contains, parse_length};
 use super::known::{Vouched, in_any_spelling, is_hop_by_hop, is_kept, is_shadow, vouched};
 use super::{Body, Malformed};
 
-/// Field lines in order, repeated ones too (RFC 9110 §5), in one buffer.
+/// Field lines in order, repeated ones too (RFC 9110 §5), in one buffer: `name: value` and CRLF each, so that what was not
+/// changed is passed on as one piece.
 #[derive(Clone, Default)]
 pub struct Fields {
     text: Vec<u8>,
@@ -17,7 +18,7 @@ pub struct Fields {
     shadows: u16,
 }
 
-/// Where a line's name and value stand in the text: `start..colon` and `colon..end`.
+/// Where a line's name and value stand in the text: `start..colon`, and `colon..end` without [`COLON`]; behind it is [`CRLF`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Line {
     start: u32,
@@ -25,21 +26,45 @@ struct Line {
     end: u32,
 }
 
+const COLON: &[u8] = b": ";
+const CRLF: &[u8] = b"\r\n";
+
 impl Fields {
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        let start = self.text.len();
+        let colon = start + name.len();
+        let end = colon + COLON.len() + value.len();
         // Heads are capped far below 4 GiB before anything gets here; a line beyond is left out rather than cut.
-        let (Ok(start), Ok(name_length), Ok(value_length)) =
-            (u32::try_from(self.text.len()), u32::try_from(name.len()), u32::try_from(value.len()))
+        let (Ok(start), Ok(colon), Ok(end)) =
+            (u32::try_from(start), u32::try_from(colon), u32::try_from(end))
         else {
             return;
         };
-        let Some(end) = start.checked_add(name_length).and_then(|colon| colon.checked_add(value_length))
-        else {
-            return;
-        };
+        self.text.reserve(name.len() + value.len() + COLON.len() + CRLF.len());
         self.text.extend_from_slice(name);
+        self.text.extend_from_slice(COLON);
         self.text.extend_from_slice(value);
-        self.lines.push(Line { start, colon: start + name_length, end });
+        self.text.extend_from_slice(CRLF);
+        self.lines.push(Line { start, colon, end });
+    }
+
+    /// Appends the lines that `says` says yes to as HTTP/1 has them, each with its CRLF.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, mut says: impl FnMut(&[u8], &[u8]) -> bool) {
+        // Lines that stand next to each other leave together.
+        let (mut from, mut to) = (0, 0);
+        for line in &self.lines {
+            let (name, value) = self.line(*line);
+            if !says(name, value) {
+                continue;
+            }
+            let (start, end) = (line.start as usize, line.end as usize + CRLF.len());
+            if start != to {
+                out.extend_from_slice(self.text.get(from..to).unwrap_or_default());
+                from = start;
+            }
+            to = end;
+        }
+        out.extend_from_slice(self.text.get(from..to).unwrap_or_default());
     }
 
     /// A line from a peer: in, unless its name is a second way to say one that we frame, route or vouch by.
@@ -67,11 +92,6 @@ impl Fields {
 
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty()
-    }
-
-    /// Bytes of all names and values together.
-    pub fn size(&self) -> usize {
-        self.text.len()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
@@ -182,7 +202,7 @@ impl Fields {
 
 fn slices(text: &[u8], line: Line) -> (&[u8], &[u8]) {
     let (start, colon, end) = (line.start as usize, line.colon as usize, line.end as usize);
-    (text.get(start..colon).unwrap_or_default(), text.get(colon..end).unwrap_or_default())
+    (text.get(start..colon).unwrap_or_default(), text.get(colon + COLON.len()..end).unwrap_or_default())
 }
 
 /// The same lines in the same order; what was taken out does not count.

@@ -14,10 +14,10 @@ use culvert_protocol::socket;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::caller::Peer;
 use super::{http1, http2, proxy_protocol};
@@ -42,26 +42,23 @@ pub(crate) async fn serve(
     stop: CancellationToken,
     cut: CancellationToken,
 ) {
-    let tasks = TaskTracker::new();
+    let mut connections = JoinSet::new();
     let seats = Arc::new(Seats::default());
     let door = Door { service, stop: stop.clone() };
     loop {
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => match Seats::take(&seats, peer.ip(), &door.service) {
                 Some(seat) => {
-                    let (door, cut) = (door.clone(), cut.clone());
-                    tasks.spawn(async move {
+                    let door = door.clone();
+                    connections.spawn(async move {
                         let _seat = seat;
-                        tokio::select! {
-                            biased;
-                            () = cut.cancelled() => {}
-                            () = connection(stream, peer, &door) => {}
-                        }
+                        connection(stream, peer, &door).await;
                     });
                 }
                 None => turn_away(&stream, &door.service),
@@ -75,8 +72,12 @@ pub(crate) async fn serve(
         }
     }
     drop(listener);
-    tasks.close();
-    tasks.wait().await;
+    let whole = async { while connections.join_next().await.is_some() {} };
+    tokio::select! {
+        () = cut.cancelled() => {}
+        () = whole => return,
+    }
+    connections.shutdown().await;
 }
 
 /// Says why, if the caller's buffer takes it at once, and hangs up.
