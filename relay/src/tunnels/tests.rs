@@ -133,6 +133,8 @@ async fn the_log_names_an_account_only_where_the_client_did() {
     let paper = Paper::default();
     let written = paper.clone();
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+    // With one alone, what a line means would be decided by the thread that comes by first, which may be another test's.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     // Of this thread, on which everything of this test runs.
     let _logging = tracing::subscriber::set_default(log);
     let world = World::new().await;
