@@ -26,6 +26,7 @@ pub mod soak;
 pub mod bench;
 pub mod bulk;
 pub mod figures;
+pub mod guard;
 pub mod load;
 pub mod nginx;
 pub mod pinned;

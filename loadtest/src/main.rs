@@ -8,7 +8,7 @@ use anyhow::bail;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use culvert_loadtest::bench::{Effort, Report};
 use culvert_loadtest::binaries::Binaries;
-use culvert_loadtest::{bulk, demo, link, scenario, soak};
+use culvert_loadtest::{bulk, demo, guard, link, scenario, soak};
 
 /// Shows what culvert does, and what it costs.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Bulk(Amount),
     /// A network and a developer as they are, which no caller may notice: nothing fails, nothing runs twice
     Soak(Soaking),
+    /// What a request costs in instructions, allocations and system calls, beside what it did: more is an error
+    Guard(Guarding),
     /// A link of any length, loss and rate between two network namespaces
     #[command(subcommand)]
     Link(link::command::Action),
@@ -49,6 +51,16 @@ struct Amount {
 struct Soaking {
     #[command(flatten)]
     effort: soak::Effort,
+    /// How the figures are printed
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Guarding {
+    /// Write the baseline instead of comparing with it
+    #[arg(long)]
+    update: bool,
     /// How the figures are printed
     #[arg(short, long, value_enum, default_value_t)]
     output: Output,
@@ -88,6 +100,7 @@ async fn main() -> ExitCode {
         }
         Command::Bulk(amount) => Box::pin(amount.send()).await,
         Command::Soak(soaking) => Box::pin(soaking.run()).await,
+        Command::Guard(guarding) => Box::pin(guarding.run()).await,
         Command::Link(action) => Box::pin(link::command::run(action)).await,
     };
     let Err(error) = outcome else { return ExitCode::SUCCESS };
@@ -108,6 +121,18 @@ impl Amount {
             None => Ok(()),
             Some(row) => bail!("{}, {}: not equal, or kept in memory", row.way, row.direction),
         }
+    }
+}
+
+impl Guarding {
+    async fn run(self) -> anyhow::Result<()> {
+        let report = guard::run(self.update).await?;
+        let mut stdout = io::stdout().lock();
+        match self.output {
+            Output::Table => write!(stdout, "{}", report.table())?,
+            Output::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(&report)?)?,
+        }
+        report.verdict()
     }
 }
 
