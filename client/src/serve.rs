@@ -26,10 +26,10 @@ use crate::screen::Screen;
 use app::Served;
 use record::Record;
 
-/// A relay that opens a stream has a whole head to send on it.
-const HEAD: Duration = Duration::from_secs(10);
-/// To take a few frames off our hands; a relay that does not for so long is gone.
-const SAY: Duration = Duration::from_secs(10);
+/// What an exchange waits for a relay to say, or to take off our hands, which takes it a round trip. More than twice as long as a
+/// silent tunnel lives: the clock goes on while this process is stopped, and what the relay has said meanwhile is read a moment
+/// after it continues. A relay that is gone ends the wait by its tunnel's end.
+const RELAY: Duration = Duration::from_secs(30);
 
 /// Which app serves which claim.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ async fn opening(frames: &mut TunnelReader, head: &mut RequestHead) -> Option<(u
             return Some((claim, confirm));
         }
     };
-    timeout(HEAD, read).await.ok().flatten()
+    timeout(RELAY, read).await.ok().flatten()
 }
 
 /// Says that nothing was executed and nothing will be: the relay may send the request elsewhere.
@@ -135,7 +135,7 @@ async fn refuse(
     }
     if answers.refused(why, text).is_ok() {
         // A relay that is gone sends the request elsewhere all the same.
-        let _ = timeout(SAY, answers.finish()).await;
+        let _ = timeout(RELAY, answers.finish()).await;
     }
 }
 
