@@ -25,7 +25,7 @@ mod report;
 
 use calls::Calls;
 use ledger::{Ledger, Side};
-pub use report::Report;
+pub use report::{Answered, Report};
 
 /// Each way: 50 ms there and back.
 const DELAY: Duration = Duration::from_millis(25);

@@ -34,10 +34,9 @@ pub(super) struct Calls {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) sent: u64,
-    pub(super) by_app: u64,
-    pub(super) by_upstream: u64,
-    /// Of what was answered as it should be; sorted.
-    pub(super) latencies: Vec<Duration>,
+    /// How long each took that was answered as it should be, by who answered; sorted.
+    pub(super) by_app: Vec<Duration>,
+    pub(super) by_upstream: Vec<Duration>,
     /// By what the caller saw.
     pub(super) failed: BTreeMap<String, u64>,
     /// The first ones, and when each was due.
@@ -80,7 +79,8 @@ impl Calls {
         while let Some(Ok(call)) = calls.join_next().await {
             outcome.add(call, self.begun);
         }
-        outcome.latencies.sort_unstable();
+        outcome.by_app.sort_unstable();
+        outcome.by_upstream.sort_unstable();
         outcome
     }
 }
@@ -146,13 +146,8 @@ fn why(error: &anyhow::Error) -> String {
 impl Outcome {
     fn add(&mut self, call: Call, begun: Instant) {
         match call.answered {
-            Ok(side) => {
-                self.latencies.push(call.took);
-                match side {
-                    Side::App => self.by_app += 1,
-                    Side::Upstream => self.by_upstream += 1,
-                }
-            }
+            Ok(Side::App) => self.by_app.push(call.took),
+            Ok(Side::Upstream) => self.by_upstream.push(call.took),
             Err(why) => {
                 if self.told.len() < TOLD {
                     self.told.push(format!(
@@ -166,15 +161,11 @@ impl Outcome {
             }
         }
     }
+}
 
-    /// 0.5 is the median.
-    pub(super) fn latency(&self, quantile: f64) -> Duration {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 0 and the length"
-        )]
-        let index = (self.latencies.len().saturating_sub(1) as f64 * quantile).round() as usize;
-        self.latencies.get(index).copied().unwrap_or_default()
-    }
+/// Of sorted ones; 0.5 is the median.
+pub(super) fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the length")]
+    let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
+    sorted.get(index).copied().unwrap_or_default()
 }
