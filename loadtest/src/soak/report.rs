@@ -27,7 +27,7 @@ pub struct Report {
     pub gets_twice: usize,
     /// How often the client's address changed.
     pub moves: u32,
-    /// The relay that was replaced ended in order.
+    /// Every relay that was told to end did so in order.
     pub drained: bool,
 }
 
@@ -87,7 +87,7 @@ impl Report {
         let _ = writeln!(text, "by the upstream after {}", self.by_upstream.text());
         let _ = writeln!(
             text,
-            "the client's address changed {} times; the first relay {}",
+            "the client's address changed {} times; what was told to end {}",
             self.moves,
             if self.drained { "ended in order" } else { "did not end in order" }
         );

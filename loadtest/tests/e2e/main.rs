@@ -16,6 +16,7 @@ mod session;
 mod sharing;
 mod status;
 mod unreachable;
+mod wake;
 
 use culvert_client::dial::Rungs;
 use culvert_loadtest::binaries::Binaries;
