@@ -553,3 +553,12 @@ fn the_alerts_that_quic_reports_say_the_same() {
     assert_eq!(HandshakeFailure::of_own_alert(42), HandshakeFailure::NameMismatch);
     assert_eq!(HandshakeFailure::of_own_alert(45), HandshakeFailure::Expired);
 }
+
+#[test]
+fn a_certificate_that_leads_nowhere_is_not_the_relays_however_it_is_wrong() {
+    use rustls::CertificateError::{BadEncoding, InvalidPurpose, UnknownIssuer};
+    for wrong in [UnknownIssuer, BadEncoding, InvalidPurpose] {
+        let error = rustls::Error::InvalidCertificate(wrong);
+        assert_eq!(HandshakeFailure::of(&error), HandshakeFailure::NotThisRelay, "{error}");
+    }
+}
