@@ -21,6 +21,7 @@ async fn callers_get_the_upstream_while_a_laptop_sleeps_and_the_developer_once_i
     tokio::join!(wakes("quic"), wakes("tls"), wakes("ws"));
 }
 
+#[expect(clippy::print_stderr, reason = "a figure, for whoever asks for it")]
 async fn wakes(transport: &str) {
     let (upstream, app) = (Origin::named("upstream").await.unwrap(), Origin::named("app").await.unwrap());
     let stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();
