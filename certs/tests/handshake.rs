@@ -371,9 +371,9 @@ fn a_client_refuses_a_developer_who_plays_the_relay() {
         config.alpn_protocols = vec![alpn.to_vec()];
         config
     };
-    assert_eq!(meet(world.alice(), server(TUNNEL_ALPN)).refused_by_client(), HandshakeFailure::Other);
+    assert_eq!(meet(world.alice(), server(TUNNEL_ALPN)).refused_by_client(), HandshakeFailure::NotThisRelay);
     let joining = join_client(world.authority.fingerprint()).unwrap();
-    assert_eq!(meet(joining, server(JOIN_ALPN)).refused_by_client(), HandshakeFailure::Other);
+    assert_eq!(meet(joining, server(JOIN_ALPN)).refused_by_client(), HandshakeFailure::NotThisRelay);
 }
 
 #[test]
