@@ -6,7 +6,7 @@ mod app;
 mod failure;
 mod record;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use culvert_protocol::head::{Opening, decode_opening};
 use culvert_protocol::message::RequestHead;
 use culvert_protocol::origin::{Address, Origin, Speaks, Tls};
 use culvert_protocol::tunnel::{SendHalf, Stream, Tunnel};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -33,12 +34,33 @@ const RELAY: Duration = Duration::from_secs(30);
 
 /// Which app serves which claim.
 #[derive(Debug)]
-pub struct Apps(HashMap<u64, Origin>);
+pub struct Apps(
+    HashMap<u64, Origin>,
+    /// The claims whose app was not there for the last request. That was said, and is not for each one that the relay then sends
+    /// elsewhere.
+    Mutex<HashSet<u64>>,
+);
 
 impl Apps {
     /// Reads the system's certificate authorities where an app is to be believed by them, which takes tens of milliseconds.
     pub fn new(apps: impl IntoIterator<Item = (u64, App)>) -> Result<Self, AppTlsError> {
-        apps.into_iter().map(|(claim, app)| Ok((claim, origin(app)?))).collect::<Result<_, _>>().map(Self)
+        let origins =
+            apps.into_iter().map(|(claim, app)| Ok((claim, origin(app)?))).collect::<Result<_, _>>()?;
+        Ok(Self(origins, Mutex::default()))
+    }
+}
+
+impl Apps {
+    /// Whether an app is still not there.
+    fn is_known(&self, claim: u64, served: &Served) -> bool {
+        let mut down = self.1.lock();
+        match served {
+            Served::Unreachable(_) => !down.insert(claim),
+            Served::Answered | Served::Failed(_) => {
+                down.remove(&claim);
+                false
+            }
+        }
     }
 }
 
@@ -96,7 +118,11 @@ async fn request(stream: Stream, apps: &Apps, screen: &Screen, leaving: bool) {
         return refuse(&mut answers, Refusal::NoSuchClaim, "no such claim", Some(&mut record)).await;
     };
     record.goes_to(origin.address());
-    match app::serve(&head, confirm, &mut frames, &mut answers, origin, &mut record).await {
+    let served = app::serve(&head, confirm, &mut frames, &mut answers, origin, &mut record).await;
+    if apps.is_known(claim, &served) {
+        record.is_known();
+    }
+    match served {
         Served::Answered => {}
         Served::Unreachable(cause) => {
             refuse(&mut answers, Refusal::AppUnreachable, &cause, Some(&mut record)).await
