@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
 mod command_line;
+mod failure;
 mod hostile;
 mod http;
 mod ladder;
