@@ -371,9 +371,9 @@ fn a_client_refuses_a_developer_who_plays_the_relay() {
         config.alpn_protocols = vec![alpn.to_vec()];
         config
     };
-    assert_eq!(meet(world.alice(), server(TUNNEL_ALPN)).refused_by_client(), HandshakeFailure::Other);
+    assert_eq!(meet(world.alice(), server(TUNNEL_ALPN)).refused_by_client(), HandshakeFailure::NotThisRelay);
     let joining = join_client(world.authority.fingerprint()).unwrap();
-    assert_eq!(meet(joining, server(JOIN_ALPN)).refused_by_client(), HandshakeFailure::Other);
+    assert_eq!(meet(joining, server(JOIN_ALPN)).refused_by_client(), HandshakeFailure::NotThisRelay);
 }
 
 #[test]
@@ -552,4 +552,13 @@ fn the_alerts_that_quic_reports_say_the_same() {
     assert_eq!(HandshakeFailure::of_own_alert(48), HandshakeFailure::NotThisRelay);
     assert_eq!(HandshakeFailure::of_own_alert(42), HandshakeFailure::NameMismatch);
     assert_eq!(HandshakeFailure::of_own_alert(45), HandshakeFailure::Expired);
+}
+
+#[test]
+fn a_certificate_that_leads_nowhere_is_not_the_relays_however_it_is_wrong() {
+    use rustls::CertificateError::{BadEncoding, InvalidPurpose, UnknownIssuer};
+    for wrong in [UnknownIssuer, BadEncoding, InvalidPurpose] {
+        let error = rustls::Error::InvalidCertificate(wrong);
+        assert_eq!(HandshakeFailure::of(&error), HandshakeFailure::NotThisRelay, "{error}");
+    }
 }

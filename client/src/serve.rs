@@ -6,7 +6,7 @@ mod app;
 mod failure;
 mod record;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use culvert_protocol::head::{Opening, decode_opening};
 use culvert_protocol::message::RequestHead;
 use culvert_protocol::origin::{Address, Origin, Speaks, Tls};
 use culvert_protocol::tunnel::{SendHalf, Stream, Tunnel};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -26,19 +27,40 @@ use crate::screen::Screen;
 use app::Served;
 use record::Record;
 
-/// A relay that opens a stream has a whole head to send on it.
-const HEAD: Duration = Duration::from_secs(10);
-/// To take a few frames off our hands; a relay that does not for so long is gone.
-const SAY: Duration = Duration::from_secs(10);
+/// What an exchange waits for a relay to say, or to take off our hands, which takes it a round trip. More than twice as long as a
+/// silent tunnel lives: the clock goes on while this process is stopped, and what the relay has said meanwhile is read a moment
+/// after it continues. A relay that is gone ends the wait by its tunnel's end.
+const RELAY: Duration = Duration::from_secs(30);
 
 /// Which app serves which claim.
 #[derive(Debug)]
-pub struct Apps(HashMap<u64, Origin>);
+pub struct Apps(
+    HashMap<u64, Origin>,
+    /// The claims whose app was not there for the last request. That was said, and is not for each one that the relay then sends
+    /// elsewhere.
+    Mutex<HashSet<u64>>,
+);
 
 impl Apps {
     /// Reads the system's certificate authorities where an app is to be believed by them, which takes tens of milliseconds.
     pub fn new(apps: impl IntoIterator<Item = (u64, App)>) -> Result<Self, AppTlsError> {
-        apps.into_iter().map(|(claim, app)| Ok((claim, origin(app)?))).collect::<Result<_, _>>().map(Self)
+        let origins =
+            apps.into_iter().map(|(claim, app)| Ok((claim, origin(app)?))).collect::<Result<_, _>>()?;
+        Ok(Self(origins, Mutex::default()))
+    }
+}
+
+impl Apps {
+    /// Whether an app is still not there.
+    fn is_known(&self, claim: u64, served: &Served) -> bool {
+        let mut down = self.1.lock();
+        match served {
+            Served::Unreachable(_) => !down.insert(claim),
+            Served::Answered | Served::Failed(_) => {
+                down.remove(&claim);
+                false
+            }
+        }
     }
 }
 
@@ -96,7 +118,11 @@ async fn request(stream: Stream, apps: &Apps, screen: &Screen, leaving: bool) {
         return refuse(&mut answers, Refusal::NoSuchClaim, "no such claim", Some(&mut record)).await;
     };
     record.goes_to(origin.address());
-    match app::serve(&head, confirm, &mut frames, &mut answers, origin, &mut record).await {
+    let served = app::serve(&head, confirm, &mut frames, &mut answers, origin, &mut record).await;
+    if apps.is_known(claim, &served) {
+        record.is_known();
+    }
+    match served {
         Served::Answered => {}
         Served::Unreachable(cause) => {
             refuse(&mut answers, Refusal::AppUnreachable, &cause, Some(&mut record)).await
@@ -120,7 +146,7 @@ async fn opening(frames: &mut TunnelReader, head: &mut RequestHead) -> Option<(u
             return Some((claim, confirm));
         }
     };
-    timeout(HEAD, read).await.ok().flatten()
+    timeout(RELAY, read).await.ok().flatten()
 }
 
 /// Says that nothing was executed and nothing will be: the relay may send the request elsewhere.
@@ -135,7 +161,7 @@ async fn refuse(
     }
     if answers.refused(why, text).is_ok() {
         // A relay that is gone sends the request elsewhere all the same.
-        let _ = timeout(SAY, answers.finish()).await;
+        let _ = timeout(RELAY, answers.finish()).await;
     }
 }
 

@@ -334,6 +334,10 @@ impl Life {
             }
             return Ok(());
         }
+        if self.links.link(&relay).is_none() {
+            // How long this one was looked for is no reason to wait before the next is.
+            self.backoff.reset();
+        }
         self.last += 1;
         let orders = Arc::<Orders>::default();
         let lane = Held {

@@ -32,6 +32,14 @@ impl Binaries {
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
         cargo.args(selection).args(["--quiet", "--locked", "--target-dir"]).arg(target);
+        // What the cargo that runs the tests says of them is none of the programs' affair: a build script that looks at it would
+        // be run again, and with it all that depends on it, at every change between the two.
+        for (name, _) in env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                cargo.env_remove(&*name);
+            }
+        }
         match directory.file_name().and_then(|name| name.to_str()) {
             Some("debug") | None => {}
             Some(profile) => _ = cargo.args(["--profile", profile]),

@@ -61,6 +61,19 @@ impl Caller {
         self.answer().await
     }
 
+    /// Waits until this has come, and keeps all of it for whoever reads next.
+    pub async fn hears(&mut self, part: &str) -> anyhow::Result<()> {
+        let reading = async {
+            while !String::from_utf8_lossy(&self.buffer).contains(part) {
+                if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                    bail!("the connection ended before `{part}`");
+                }
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, reading).await.with_context(|| format!("waiting for `{part}`: timed out"))?
+    }
+
     /// Everything until the other side ends; a reset is an end too.
     pub async fn rest(&mut self) -> anyhow::Result<Vec<u8>> {
         let mut rest = std::mem::take(&mut self.buffer);

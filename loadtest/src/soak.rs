@@ -1,7 +1,8 @@
 //! `cargo loadtest soak`: the programs as they are shipped, callers who do not slow down, and a network and a developer as
 //! they are. What is claimed is that no caller sees any of it, and that nothing runs twice.
 //!
-//! The timeline stands here; what calls is in `calls`, what ran in `ledger`, what is printed in `report`.
+//! The timeline stands here, and that of several relays in `rolling`; what calls is in `calls`, what ran in `ledger`, what is
+//! printed in `report`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,15 +18,17 @@ use tokio::time::{Instant, interval_at, sleep, sleep_until};
 use crate::binaries::Binaries;
 use crate::flaky::Flaky;
 use crate::process::Process;
-use crate::stack::{Stack, Where};
+use crate::stack::{Home, Stack, Where};
 
 mod calls;
+pub mod fleet;
 mod ledger;
 mod report;
+mod rolling;
 
 use calls::Calls;
 use ledger::{Ledger, Side};
-pub use report::Report;
+pub use report::{Answered, Report};
 
 /// Each way: 50 ms there and back.
 const DELAY: Duration = Duration::from_millis(25);
@@ -49,32 +52,38 @@ pub struct Effort {
     /// What carries the tunnel
     #[arg(long, value_enum, default_value_t)]
     pub transport: Rungs,
+    /// More than one are restarted one after the other, and nothing else happens
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub relays: u8,
 }
 
 /// Every other request is claimed by a developer behind the link; all of them must be answered, by whichever side.
 pub async fn run(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> {
+    match effort.relays {
+        1 => Box::pin(replaced(binaries, effort)).await,
+        _ => Box::pin(rolling::run(binaries, effort)).await,
+    }
+}
+
+async fn replaced(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> {
     let ledger = Arc::new(Ledger::default());
     let (app, upstream) = (ledger.origin(Side::App).await?, ledger.origin(Side::Upstream).await?);
     let mut stack = Stack::before(binaries, &upstream.url(), Where::Anywhere).await?;
     let link = Flaky::to(stack.tunnel).await?;
     let home = stack.developer_dialling("alice", link.address()).await?;
-    let transport = effort.transport.to_possible_value().context("a transport without a name")?;
-    let policy = ["--transport", transport.get_name(), "--on-unreachable", "upstream"];
-    let app_url = app.url();
-    let arguments = [&policy[..], &["orders", &app_url, "x-user=alice"]].concat();
-    let client = stack.intercept_quietly(&home, &arguments).await?;
+    let client = claimed(&stack, &home, effort.transport, &app.url()).await?;
     link.delay(DELAY);
     link.lose(LOSS);
 
-    let doors = watch::Sender::new(stack.door);
+    let doors = watch::Sender::new([stack.door].into());
     let begun = Instant::now();
     let time = Duration::from_secs(effort.seconds);
     let mut calling = JoinSet::new();
-    let calls = Calls { door: doors.subscribe(), begun, time, rate: effort.rate };
+    let calls = Calls { doors: doors.subscribe(), begun, time, rate: effort.rate };
     calling.spawn(calls.run());
     let events = async {
         tokio::try_join!(
-            move_about(&link, begun, time),
+            move_about(&link, effort.transport, begun, time),
             stop(&client, begun + time / 6, STOPPED.min(time / 6)),
             replace(&mut stack, &link, &doors, begun + time * 2 / 3),
         )
@@ -84,8 +93,19 @@ pub async fn run(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> 
     Ok(Report::new(effort, outcome, &ledger, moves, drained))
 }
 
-/// The client's address changes, as on a train. Returns how often.
-async fn move_about(link: &Flaky, begun: Instant, time: Duration) -> anyhow::Result<u32> {
+/// A developer's client, once its claim is in force.
+async fn claimed(stack: &Stack, home: &Home, rungs: Rungs, app: &str) -> anyhow::Result<Process> {
+    let transport = rungs.to_possible_value().context("a transport without a name")?;
+    let policy = ["--transport", transport.get_name(), "--on-unreachable", "upstream"];
+    stack.intercept_quietly(home, &[&policy[..], &["orders", app, "x-user=alice"]].concat()).await
+}
+
+/// The client's address changes, as on a train. Returns how often. Not over TCP: a connection ends with its address, and with it
+/// the answers to what the app has had already, which nobody may ask for again.
+async fn move_about(link: &Flaky, rungs: Rungs, begun: Instant, time: Duration) -> anyhow::Result<u32> {
+    if matches!(rungs, Rungs::Tls | Rungs::WebSocket) {
+        return Ok(0);
+    }
     let mut moves = interval_at(begun + MOVES, MOVES);
     let mut count = 0;
     while moves.tick().await < begun + time {
@@ -107,13 +127,13 @@ async fn stop(client: &Process, at: Instant, long: Duration) -> anyhow::Result<(
 async fn replace(
     stack: &mut Stack,
     link: &Flaky,
-    doors: &watch::Sender<SocketAddr>,
+    doors: &watch::Sender<Arc<[SocketAddr]>>,
     at: Instant,
 ) -> anyhow::Result<bool> {
     sleep_until(at).await;
     let former = stack.replace_relay().await?;
     link.lead_to(stack.tunnel);
-    doors.send_replace(stack.door);
+    doors.send_replace([stack.door].into());
     sleep(HEARD).await;
     former.signal("TERM").await?;
     Ok(former.ended().await?.code == Some(0))

@@ -187,7 +187,7 @@ pub fn relay_yaml(tunnel: &str, admin: &str, sections: &str) -> String {
 }
 
 /// The relay once it serves, and where: its first door, its tunnel port, its admin port.
-async fn serve(
+pub(crate) async fn serve(
     binaries: &Binaries,
     file: &Path,
     where_to: Where,

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use culvert_protocol::frame::Refusal;
 use culvert_protocol::message::{Fields, RequestHead};
+use tokio::time::Instant;
 
 pub(crate) use accept::serve;
 
@@ -69,7 +70,7 @@ async fn developer(
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
-    let (mut tried, mut passed, mut until, mut tries) = (Vec::new(), None, None, 0);
+    let (mut tried, mut passed, mut vain, mut tries) = (Vec::new(), None, None, 0);
     let mut last = Why::Silent;
     loop {
         if let Some(lane) = claim.lane(&tried).filter(|_| tries < TRIES) {
@@ -81,13 +82,18 @@ async fn developer(
                 passed = Some(claim.fence);
             }
             tries += 1;
-            let asked = forward::tunnel::forward(head, caller, (&claim, &lane), service, exchange).await?;
+            let begun = Instant::now();
+            let way = (&*claim, &lane, vain.unwrap_or(begun));
+            let asked = forward::tunnel::forward(head, caller, way, service, exchange).await?;
             let Forwarded::Unexecuted(why) = asked else { return Ok(asked) };
             tracing::debug!(service = %service.name, ?why, "a developer did not take a request");
             last = why;
             match why {
                 // A tunnel in doubt is passed over as long as it is.
-                Why::Silent => continue,
+                Why::Silent => {
+                    vain.get_or_insert(begun);
+                    continue;
+                }
                 Why::Cut | Why::Full | Why::Refused(Refusal::Draining) => {
                     tried.push(lane.fence);
                     continue;
@@ -97,7 +103,8 @@ async fn developer(
             }
         } else if claim.unreachable().is_some() && tries < TRIES {
             caller.route = manners::route(Some(&claim), Place::Unreachable, &service.manners);
-            match unreachable::instead(&claim, head, caller, service, &mut until).await? {
+            let vain = *vain.get_or_insert_with(Instant::now);
+            match unreachable::instead(&claim, head, caller, service, vain).await? {
                 Instead::Upstream => return Ok(Forwarded::Unexecuted(Why::Silent)),
                 Instead::Claim(other) => {
                     claim = other;

@@ -2,8 +2,6 @@
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-use super::NotTheTokensRelay;
-
 /// What went wrong when a client dialled a relay, from the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -67,8 +65,6 @@ impl HandshakeFailure {
 
     fn of_certificate(error: &CertificateError) -> Self {
         match error {
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::NotThisRelay,
-            CertificateError::Other(other) if other.0.is::<NotTheTokensRelay>() => Self::NotThisRelay,
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 Self::NameMismatch
             }
@@ -76,7 +72,9 @@ impl HandshakeFailure {
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. } => Self::Expired,
-            _ => Self::Other,
+            // A chain that cannot even be followed leads to our authority as little as one that ends elsewhere: such are the
+            // self-signed certificates of those who open TLS on the way.
+            _ => Self::NotThisRelay,
         }
     }
 }

@@ -14,7 +14,7 @@ use culvert_protocol::origin::{Connection, Origin};
 use culvert_protocol::tunnel::SendHalf;
 use tokio::time::timeout;
 
-use super::SAY;
+use super::RELAY;
 use super::failure::{Failure, bad_answer, cancelled, cut_short, no_answer, not_a_head, not_taken};
 use super::record::Record;
 
@@ -22,9 +22,6 @@ use super::record::Record;
 const CONNECT: Duration = Duration::from_secs(5);
 /// An answer within this says by itself that the request was accepted, and saves a packet.
 const ACCEPT: Duration = Duration::from_millis(10);
-/// The relay answers an ACCEPTED at once. One that has not for so long has sent the request elsewhere, or is gone: the app does
-/// not get it.
-const CONFIRM: Duration = Duration::from_secs(10);
 /// A developer may sit at a breakpoint, and an event stream may be silent. Whether the relay is there is watched elsewhere.
 const SILENCE: Duration = Duration::from_secs(60 * 60);
 const IDLE: Idle = Idle { source: SILENCE, sink: SILENCE };
@@ -234,9 +231,9 @@ impl Relay<'_> {
                 }
             }
         };
-        match timeout(CONFIRM, confirming).await {
+        match timeout(RELAY, confirming).await {
             Ok(confirmed) => confirmed.map_err(|cut| cancelled(&cut)),
-            Err(_) => Err(cancelled(&Cut::Stalled(CONFIRM))),
+            Err(_) => Err(cancelled(&Cut::Stalled(RELAY))),
         }
     }
 
@@ -297,9 +294,9 @@ async fn pipe(
 }
 
 async fn say(step: impl Future<Output = std::io::Result<()>>) -> Result<(), Failure> {
-    match timeout(SAY, step).await {
+    match timeout(RELAY, step).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(cause)) => Err(cancelled(&cause.into())),
-        Err(_) => Err(cancelled(&Cut::Stalled(SAY))),
+        Err(_) => Err(cancelled(&Cut::Stalled(RELAY))),
     }
 }

@@ -9,7 +9,7 @@ use culvert_protocol::http1::ReadError;
 use culvert_protocol::tunnel::SendHalf;
 use tokio::time::timeout;
 
-use super::SAY;
+use super::RELAY;
 use super::record::Record;
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Failure {
         record.failed(&self.cause);
         let Some(why) = self.told else {
             if self.begun {
-                let _ = timeout(SAY, answers.finish()).await;
+                let _ = timeout(RELAY, answers.finish()).await;
             }
             return;
         };
@@ -39,7 +39,7 @@ impl Failure {
             answers.finish().await
         };
         // Nobody is left to tell if this fails.
-        let _ = timeout(SAY, said).await;
+        let _ = timeout(RELAY, said).await;
     }
 }
 

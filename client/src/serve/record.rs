@@ -1,4 +1,5 @@
-//! One request's record, printed exactly once, however the request ended: when it is dropped.
+//! One request's record, printed when it is dropped, however the request ended: once, or not at all where it
+//! would only repeat that an app is not there.
 
 use std::time::Instant;
 
@@ -11,6 +12,8 @@ pub(super) struct Record<'a> {
     screen: &'a Screen,
     began: Instant,
     told: Exchange,
+    /// It would say what was said already.
+    known: bool,
 }
 
 impl<'a> Record<'a> {
@@ -24,11 +27,16 @@ impl<'a> Record<'a> {
             // What stays if the task is cancelled before anything else is known.
             failure: Some("cancelled".to_owned()),
         };
-        Self { screen, began: Instant::now(), told }
+        Self { screen, began: Instant::now(), told, known: false }
     }
 
     pub(super) fn goes_to(&mut self, app: &Address) {
         self.told.app = app.to_string();
+    }
+
+    /// It ends like the one before, and says nothing of it.
+    pub(super) fn is_known(&mut self) {
+        self.known = true;
     }
 
     pub(super) fn answered(&mut self, status: u16) {
@@ -43,6 +51,9 @@ impl<'a> Record<'a> {
 
 impl Drop for Record<'_> {
     fn drop(&mut self) {
+        if self.known {
+            return;
+        }
         self.told.took = self.began.elapsed();
         self.screen.exchange(&self.told);
     }

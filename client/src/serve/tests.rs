@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use culvert_certs::tls::Trust;
+use culvert_protocol::answers::{Answers, Said};
+use culvert_protocol::message::ResponseHead;
+use culvert_protocol::tunnel::{IDLE_LIMIT, Limits, Side};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -114,4 +117,44 @@ fn an_app_whose_authorities_are_none_is_refused_before_any_request() {
         crate::screen::because(&error),
         "preparing TLS to the app https://localhost:1: no certificate authority to trust"
     );
+}
+
+#[tokio::test]
+async fn what_was_confirmed_while_the_client_was_stopped_is_the_apps() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = App::local(listener.local_addr().unwrap().port());
+    let (near, far) = duplex(64 * 1024);
+    let (ours, near) = Tunnel::yamux(near, Side::Dialer, Limits::of(Side::Dialer));
+    let (relay, far) = Tunnel::yamux(far, Side::Listener, Limits::of(Side::Listener));
+    let mut running = JoinSet::new();
+    running.spawn(async move { drop(near.await) });
+    running.spawn(async move { drop(far.await) });
+    let apps = Arc::new(Apps::new([(1, app)]).unwrap());
+    running.spawn(accept(ours, apps, Screen::silent(), CancellationToken::new()));
+
+    let (read, write) = relay.open().await.unwrap().split();
+    let (mut frames, mut answers) = (frame::Writer::new(write), TunnelReader::new(read));
+    let mut head = RequestHead::default();
+    head.method.extend_from_slice(b"POST");
+    head.target.extend_from_slice(b"/");
+    head.fields.push(b"host", b"orders.example");
+    frames.request(Opening::Http { claim: 1, peer: None, confirm: true }, &head).unwrap();
+    frames.flush().await.unwrap();
+    let mut response = ResponseHead::default();
+    let said = Answers::Tunnel(&mut answers).next(&mut response).await.unwrap();
+    assert_eq!(said, Said::Accepted);
+    // The clock goes on, and nobody here does.
+    tokio::time::pause();
+    tokio::time::advance(IDLE_LIMIT).await;
+    tokio::time::resume();
+    frames.confirmed().unwrap();
+    frames.end(None).unwrap();
+    frames.flush().await.unwrap();
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut first = [0; 4];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"POST");
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    let said = Answers::Tunnel(&mut answers).next(&mut response).await.unwrap();
+    assert_eq!((said, response.status), (Said::Answered, 204));
 }

@@ -13,8 +13,9 @@ pub(super) const PING: Duration = Duration::from_secs(1);
 /// is dialled beside this one.
 const DOUBT: Duration = Duration::from_millis(2_500);
 
-/// The same for one that speaks but does not answer: it does not hear us. Longer, because an answer waits behind data.
-const UNANSWERED: Duration = Duration::from_secs(5);
+/// The same for one that speaks but does not answer: it does not hear us. Longer, because an answer waits behind data; with the
+/// second that may pass until one is asked for, no more than 5 s.
+const UNANSWERED: Duration = Duration::from_secs(4);
 
 /// The same once there is a reason to ask.
 const PROBE: Duration = Duration::from_secs(1);
@@ -135,7 +136,7 @@ mod tests {
             signs.heard(after(begun, second * 1_000));
             signs.pinged(after(begun, second * 1_000));
         }
-        assert_eq!(signs.turned(after(begun, 5_000)), Some(true));
+        assert_eq!(signs.turned(after(begun, 4_000)), Some(true));
         // Its own pings do not end that.
         signs.heard(after(begun, 5_500));
         assert_eq!(signs.turned(after(begun, 5_500)), None);

@@ -24,8 +24,8 @@ const TOLD: usize = 20;
 
 #[derive(Debug)]
 pub(super) struct Calls {
-    /// Where callers go now.
-    pub(super) door: watch::Receiver<SocketAddr>,
+    /// Where callers go now, in turns.
+    pub(super) doors: watch::Receiver<Arc<[SocketAddr]>>,
     pub(super) begun: Instant,
     pub(super) time: Duration,
     pub(super) rate: u32,
@@ -34,10 +34,9 @@ pub(super) struct Calls {
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) sent: u64,
-    pub(super) by_app: u64,
-    pub(super) by_upstream: u64,
-    /// Of what was answered as it should be; sorted.
-    pub(super) latencies: Vec<Duration>,
+    /// How long each took that was answered as it should be, by who answered; sorted.
+    pub(super) by_app: Vec<Duration>,
+    pub(super) by_upstream: Vec<Duration>,
     /// By what the caller saw.
     pub(super) failed: BTreeMap<String, u64>,
     /// The first ones, and when each was due.
@@ -69,8 +68,8 @@ impl Calls {
             }
             outcome.sent += 1;
             if calls.len() < UNDER_WAY {
-                let door = *self.door.borrow();
-                calls.spawn(call(id, due, door, Arc::clone(&pool)));
+                let doors = Arc::clone(&self.doors.borrow());
+                calls.spawn(call(id, due, doors, Arc::clone(&pool)));
             } else {
                 let answered = Err(format!("not sent: {UNDER_WAY} under way"));
                 outcome.add(Call { id, due, answered, took: Duration::ZERO }, self.begun);
@@ -80,21 +79,22 @@ impl Calls {
         while let Some(Ok(call)) = calls.join_next().await {
             outcome.add(call, self.begun);
         }
-        outcome.latencies.sort_unstable();
+        outcome.by_app.sort_unstable();
+        outcome.by_upstream.sort_unstable();
         outcome
     }
 }
 
-async fn call(id: u64, due: Instant, door: SocketAddr, pool: Pool) -> Call {
-    let answered = exchange(id, door, &pool).await;
+async fn call(id: u64, due: Instant, doors: Arc<[SocketAddr]>, pool: Pool) -> Call {
+    let answered = exchange(id, &doors, &pool).await;
     let took = due.elapsed();
     Call { id, due, answered, took }
 }
 
-async fn exchange(id: u64, door: SocketAddr, pool: &Pool) -> Result<Side, String> {
-    let mut caller = match idle(door, pool) {
-        Some(caller) => caller,
-        None => Caller::connect(door).await.map_err(|error| why(&error))?,
+async fn exchange(id: u64, doors: &[SocketAddr], pool: &Pool) -> Result<Side, String> {
+    let (door, mut caller) = match idle(id, doors, pool) {
+        Some(idle) => idle,
+        None => connect(id, doors).await?,
     };
     let answer = caller.exchange(request(id)).await.map_err(|error| why(&error))?;
     if answer.field("connection").is_none_or(|said| !said.eq_ignore_ascii_case("close")) {
@@ -103,11 +103,32 @@ async fn exchange(id: u64, door: SocketAddr, pool: &Pool) -> Result<Side, String
     whose(id, &answer)
 }
 
-/// The one that was used last.
-fn idle(door: SocketAddr, pool: &Pool) -> Option<Caller> {
+/// The one that was used last at the door whose turn it is.
+fn idle(id: u64, doors: &[SocketAddr], pool: &Pool) -> Option<(SocketAddr, Caller)> {
+    let door = turn(id, doors).next()?;
     let mut pool = pool.lock().unwrap_or_else(PoisonError::into_inner);
-    pool.retain(|(at, since, _)| *at == door && since.elapsed() < IDLE);
-    pool.pop().map(|(_, _, caller)| caller)
+    pool.retain(|(at, since, _)| doors.contains(at) && since.elapsed() < IDLE);
+    let at = pool.iter().rposition(|(at, ..)| *at == door)?;
+    let (door, _, caller) = pool.remove(at);
+    Some((door, caller))
+}
+
+/// Where a door is closed, to the next one: nothing was sent yet.
+async fn connect(id: u64, doors: &[SocketAddr]) -> Result<(SocketAddr, Caller), String> {
+    let mut refused = "no door".to_owned();
+    for door in turn(id, doors) {
+        match Caller::connect(door).await {
+            Ok(caller) => return Ok((door, caller)),
+            Err(error) => refused = why(&error),
+        }
+    }
+    Err(refused)
+}
+
+/// Each door, beginning with another one each time; not in step with whose request it is.
+fn turn(id: u64, doors: &[SocketAddr]) -> impl Iterator<Item = SocketAddr> {
+    let first = usize::try_from(id / 4).unwrap_or_default() % doors.len().max(1);
+    doors.iter().cycle().skip(first).take(doors.len()).copied()
 }
 
 /// Half of them claimed, half of those POSTs.
@@ -146,13 +167,8 @@ fn why(error: &anyhow::Error) -> String {
 impl Outcome {
     fn add(&mut self, call: Call, begun: Instant) {
         match call.answered {
-            Ok(side) => {
-                self.latencies.push(call.took);
-                match side {
-                    Side::App => self.by_app += 1,
-                    Side::Upstream => self.by_upstream += 1,
-                }
-            }
+            Ok(Side::App) => self.by_app.push(call.took),
+            Ok(Side::Upstream) => self.by_upstream.push(call.took),
             Err(why) => {
                 if self.told.len() < TOLD {
                     self.told.push(format!(
@@ -166,15 +182,11 @@ impl Outcome {
             }
         }
     }
+}
 
-    /// 0.5 is the median.
-    pub(super) fn latency(&self, quantile: f64) -> Duration {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between 0 and the length"
-        )]
-        let index = (self.latencies.len().saturating_sub(1) as f64 * quantile).round() as usize;
-        self.latencies.get(index).copied().unwrap_or_default()
-    }
+/// Of sorted ones; 0.5 is the median.
+pub(super) fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the length")]
+    let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
+    sorted.get(index).copied().unwrap_or_default()
 }

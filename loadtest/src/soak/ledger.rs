@@ -21,6 +21,9 @@ impl Side {
     }
 }
 
+/// Ids from here on are none of the load's.
+pub(super) const PROBES: u64 = 1 << 40;
+
 /// By the id that the caller has put into the target.
 #[derive(Debug, Default)]
 pub(super) struct Ledger(Mutex<HashMap<u64, Ran>>);

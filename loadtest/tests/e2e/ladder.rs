@@ -186,13 +186,20 @@ async fn quic_is_found_again_once_it_works() {
     let alice = world.developer("alice").await.unwrap().through(Network { memory, ..Network::default() });
     let kept = state.join(format!("127.0.0.1_{}.rung", world.addresses().tunnel.port()));
     alice.dial(Rungs::Auto).await.unwrap();
-    assert_eq!(std::fs::read_to_string(&kept).unwrap(), "quic\n");
-    // A WebSocket takes three round trips more, and on loopback that is still longer.
-    std::fs::write(&kept, "ws\n").unwrap();
-    let line = alice.dial(Rungs::Auto).await.unwrap();
-    let (carries, missed) = (line.tunnel.transport(), &line.missed);
-    assert!(missed.iter().any(|missed| missed.rung != carries), "{carries} was tried alone: {missed:?}");
-    assert_eq!(std::fs::read_to_string(&kept).unwrap().trim(), line.tunnel.transport().label());
+    let mut tries = 0;
+    // A WebSocket takes three round trips more; on loopback, on a busy machine, it may be the first all the same.
+    let carries = loop {
+        std::fs::write(&kept, "ws\n").unwrap();
+        let line = alice.dial(Rungs::Auto).await.unwrap();
+        let (carries, missed) = (line.tunnel.transport(), &line.missed);
+        assert!(missed.iter().any(|missed| missed.rung != carries), "{carries} was tried alone: {missed:?}");
+        assert_eq!(std::fs::read_to_string(&kept).unwrap().trim(), carries.label());
+        tries += 1;
+        if carries == Transport::Quic || tries == 20 {
+            break carries;
+        }
+    };
+    assert_eq!(carries, Transport::Quic);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,9 +11,11 @@ use culvert_protocol::frame::{Frame, Reader, Refusal, Writer};
 use culvert_protocol::hello::{FromClient, FromRelay, Hello, InstanceId, Messages, VERSIONS, write_message};
 use culvert_protocol::intercept::Intercept;
 use culvert_protocol::message::{Body, ResponseHead};
-use culvert_protocol::tunnel::{RecvHalf, SendHalf, Stream};
+use culvert_protocol::tunnel::{CloseCode, CloseReason, RecvHalf, SendHalf, Stream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+
+use crate::TRANSPORTS;
 
 /// Longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -193,5 +195,66 @@ async fn what_changes_something_is_confirmed_before_its_body_comes_and_what_does
         answers.end(None).unwrap();
         answers.finish().await.unwrap();
         assert_eq!(answered(asking).await.0, 502);
+    }
+}
+
+/// Where a request is when its tunnel goes, while another one leads to the same developer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Had {
+    Safe,
+    Unsafe,
+    Answered,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_tunnel_had_when_it_went_is_asked_for_on_another_only_if_it_changes_nothing() {
+    for transport in TRANSPORTS {
+        for had in [Had::Safe, Had::Unsafe, Had::Answered] {
+            let (upstream, world, alice) = scene().await;
+            let mut lanes = [
+                Lane::of(&alice, transport, 1, "upstream").await,
+                Lane::of(&alice, transport, 1, "upstream").await,
+            ];
+            let method = if had == Had::Unsafe { "POST" } else { "GET" };
+            let mut caller = caller::Caller::connect(world.door().unwrap()).await.unwrap();
+            let fields = "Host: a\r\nx-user: alice\r\nConnection: close\r\nContent-Length: 0";
+            caller.send(format!("{method} / HTTP/1.1\r\n{fields}\r\n\r\n")).await.unwrap();
+            let stream = tokio::select! {
+                stream = lanes[0].stream() => stream,
+                stream = lanes[1].stream() => {
+                    lanes.reverse();
+                    stream
+                }
+            };
+            let [going, staying] = lanes;
+            let (read, write) = stream.split();
+            let (mut frames, mut answers) = (Reader::new(read), Writer::new(write));
+            answers.accepted().unwrap();
+            answers.flush().await.unwrap();
+            while had == Had::Unsafe && !matches!(frames.frame().unwrap(), Some(Frame::Confirmed)) {
+                assert_ne!(timeout(PATIENCE, frames.fill()).await.expect("a confirmation").unwrap(), 0);
+            }
+            if had == Had::Answered {
+                let mut head = ResponseHead { status: 200, body: Body::Exact(8), ..ResponseHead::default() };
+                head.fields.push(b"content-length", b"8");
+                answers.response(&head).unwrap();
+                answers.data(b"half").await.unwrap();
+                answers.flush().await.unwrap();
+                caller.hears("half").await.unwrap();
+            }
+            going.line.tunnel.close(&CloseReason::new(CloseCode::Internal, "a test"));
+            if had == Had::Safe {
+                answer(staying.stream().await).await;
+            }
+            let rest = String::from_utf8_lossy(&caller.rest().await.unwrap()).into_owned();
+            match had {
+                Had::Safe => assert!(rest.starts_with("HTTP/1.1 204 "), "{transport:?}: {rest}"),
+                Had::Unsafe => {
+                    assert!(rest.contains("culvert-failure: tunnel_lost"), "{transport:?}: {rest}")
+                }
+                Had::Answered => assert!(rest.ends_with("half"), "{transport:?}: {rest}"),
+            }
+            assert_eq!(upstream.count(), 0, "{transport:?} {had:?}");
+        }
     }
 }

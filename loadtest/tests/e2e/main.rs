@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
 mod command_line;
+mod failure;
 mod hostile;
 mod http;
 mod ladder;
@@ -16,6 +17,7 @@ mod session;
 mod sharing;
 mod status;
 mod unreachable;
+mod wake;
 
 use culvert_client::dial::Rungs;
 use culvert_loadtest::binaries::Binaries;

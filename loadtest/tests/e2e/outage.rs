@@ -48,6 +48,33 @@ async fn a_request_whose_app_is_down_is_answered_by_the_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_is_down_is_said_once_and_not_for_every_request() {
+    let (upstream, app) = (Origin::named("upstream").await.unwrap(), Origin::named("app").await.unwrap());
+    let stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();
+    let home = stack.developer("alice").await.unwrap();
+    let (address, url) = (app.address(), app.url());
+    let client = stack.intercept(&home, &["orders", &url, "x-user=alice"]).await.unwrap();
+    let ask = async |path: &str| caller::get(stack.door, path, &["x-user: alice"]).await.unwrap().text();
+    app.stop().await;
+    let down = "Connection refused";
+    for times in 1..=2 {
+        for _ in 0..5 {
+            assert_eq!(ask("/down").await, "upstream GET /down HTTP/1.1\n");
+        }
+        let app = Origin::at(address, |_| Answer::text("back")).await.unwrap();
+        assert_eq!(ask("/back").await, "back");
+        // Lines come in order: by then the others would be there.
+        client.lines(" /back 200 ", times).await.unwrap();
+        assert_eq!(
+            client.lines(down, times).await.unwrap().len(),
+            times,
+            "once for each time that it is down"
+        );
+        app.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_down_is_named_in_the_answer() {
     let upstream = Origin::named("upstream").await.unwrap();
     let world = World::before(&upstream.url()).await.unwrap();

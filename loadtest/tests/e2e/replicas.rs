@@ -7,14 +7,20 @@ use std::time::Duration;
 use culvert_client::dial::Rungs;
 use culvert_client::screen::Screen;
 use culvert_client::session::Session;
-use culvert_loadtest::caller;
+use culvert_loadtest::caller::{self, Caller};
 use culvert_loadtest::flaky::Flaky;
-use culvert_loadtest::origin::Origin;
+use culvert_loadtest::origin::{Answer, Origin};
+use culvert_loadtest::process::Process;
+use culvert_loadtest::soak::{self, Effort, fleet::Fleet};
+use culvert_loadtest::stack::{Stack, Where};
 use culvert_loadtest::world::{Developer, World, ended, in_force, leave};
+use culvert_protocol::tunnel::IDLE_LIMIT;
 use culvert_relay::{Config, Drained, Relay};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::binaries;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -155,4 +161,112 @@ async fn the_older_claim_wins_at_every_replica_and_the_loser_is_told() {
     assert!(lost.contains("alice on "), "{lost}");
     reached(&alices, 2).await;
     leave(alices).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relays_that_are_restarted_one_by_one_lose_no_request() {
+    for transport in [Rungs::Quic, Rungs::Tls] {
+        let effort = Effort { seconds: 15, rate: 50, transport, relays: 3 };
+        let report = Box::pin(soak::run(binaries().await, effort)).await.unwrap();
+        report.verdict().unwrap_or_else(|error| panic!("{transport:?}: {error}\n{}", report.text()));
+        assert!(report.drained && report.by_app.count > 0, "{transport:?}: {}", report.text());
+    }
+}
+
+/// Two relays as processes, and a developer's client with a tunnel to each.
+struct Pair {
+    fleet: Fleet,
+    client: Process,
+    _stack: Stack,
+    /// Leads new tunnels to one of both.
+    link: Flaky,
+}
+
+impl Pair {
+    async fn serving(upstream: &Origin, app: &Origin, transport: &str) -> Self {
+        let stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();
+        let link = Flaky::to(stack.tunnel).await.unwrap();
+        let home = stack.developer_dialling("alice", link.address()).await.unwrap();
+        let fleet = Fleet::beside(&stack, binaries().await, &upstream.url(), 2).await.unwrap();
+        let app = app.url();
+        let arguments =
+            ["--transport", transport, "--on-unreachable", "upstream", "orders", &app, "x-user=alice"];
+        link.lead_to(fleet.relays()[0].tunnel);
+        let client = stack.intercept(&home, &arguments).await.unwrap();
+        link.lead_to(fleet.relays()[1].tunnel);
+        for door in fleet.doors() {
+            answered_by("app", door).await;
+        }
+        Self { fleet, client, _stack: stack, link }
+    }
+}
+
+/// Waits until callers of this door get the answer of one side.
+async fn answered_by(side: &str, door: SocketAddr) {
+    let asking = async {
+        while caller::get(door, "/probe", &["x-user: alice"]).await.unwrap().text() != side {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("{door}: the {side} does not answer"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_froze_owns_nothing_when_it_thaws() {
+    let says = |side: &'static str| Origin::with(move |_| Answer::text(side));
+    let (upstream, app) = (says("upstream").await.unwrap(), says("app").await.unwrap());
+    for transport in ["quic", "tls"] {
+        let pair = Pair::serving(&upstream, &app, transport).await;
+        let [frozen, other] = pair.fleet.relays() else { panic!("two relays") };
+        frozen.process.signal("STOP").await.unwrap();
+        let since = Instant::now();
+        // Longer than its tunnel lives.
+        while since.elapsed() < IDLE_LIMIT + Duration::from_secs(2) {
+            let answer = caller::get(other.door, "/", &["x-user: alice"]).await.unwrap();
+            assert_eq!(answer.text(), "app", "{transport}: the other replica goes on");
+            sleep(Duration::from_millis(50)).await;
+        }
+        pair.link.lead_to(frozen.tunnel);
+        frozen.process.signal("CONT").await.unwrap();
+        // Not by the tunnel that was given up: by a new one.
+        frozen.process.line("a tunnel is down").await.unwrap();
+        answered_by("app", frozen.door).await;
+        // What is given back is given back everywhere, and nobody else's is left.
+        pair.client.signal("TERM").await.unwrap();
+        for door in pair.fleet.doors() {
+            answered_by("upstream", door).await;
+        }
+        assert_eq!(pair.client.ended().await.unwrap().code, Some(0), "{transport}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_told_to_stop_finishes_what_is_under_way_at_every_replica() {
+    for (transport, signal) in [("quic", "INT"), ("tls", "TERM")] {
+        let gate = CancellationToken::new();
+        let held = gate.clone();
+        let app = Origin::with(move |request| {
+            let answer = Answer::text("app");
+            if request.line().contains("/slow") { answer.after(&held) } else { answer }
+        });
+        let (upstream, app) = (Origin::with(|_| Answer::text("upstream")).await.unwrap(), app.await.unwrap());
+        let pair = Pair::serving(&upstream, &app, transport).await;
+        let before = app.count();
+        let mut under_way = Vec::new();
+        for door in pair.fleet.doors() {
+            let mut caller = Caller::connect(door).await.unwrap();
+            caller.send(caller::request("/slow", &["x-user: alice"])).await.unwrap();
+            under_way.push(caller);
+        }
+        app.arrived(before + under_way.len()).await.unwrap();
+        pair.client.signal(signal).await.unwrap();
+        for door in pair.fleet.doors() {
+            answered_by("upstream", door).await;
+        }
+        gate.cancel();
+        for caller in &mut under_way {
+            assert_eq!(caller.answer().await.unwrap().text(), "app", "{transport}");
+        }
+        assert_eq!(pair.client.ended().await.unwrap().code, Some(0), "{transport}");
+    }
 }

@@ -9,6 +9,7 @@ use culvert_loadtest::flaky::{Flaky, Protocol, Way};
 use culvert_loadtest::message::Message;
 use culvert_loadtest::origin::{Answer, Origin};
 use culvert_loadtest::world::World;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -39,8 +40,17 @@ impl Scene {
     }
 
     async fn with(policy: &str, transport: Rungs, app: Origin) -> Self {
+        Self::limited(policy, transport, app, "{}").await
+    }
+
+    /// With these limits of the service.
+    async fn limited(policy: &str, transport: Rungs, app: Origin, limits: &str) -> Self {
         let upstream = Origin::named("upstream").await.unwrap();
-        let world = World::before(&upstream.url()).await.unwrap();
+        let service = format!(
+            "services:\n  - {{name: orders, listen: \"127.0.0.1:0\", upstream: \"{}\", limits: {limits}}}\n",
+            upstream.url()
+        );
+        let world = World::with(&service).await.unwrap();
         let way = Flaky::to(world.addresses().tunnel).await.unwrap();
         let alice = world.developer_dialling("alice", way.address()).await.unwrap();
         let session = alice.intercept_or(policy, "x-user=alice", &app.url(), transport).await.unwrap();
@@ -179,6 +189,81 @@ async fn a_caller_that_hangs_up_while_it_is_held_leaves_nothing_behind() {
     }
     until("it is let go of", || held(0)).await;
     assert_eq!(scene.executed("/1"), (0, 0));
+}
+
+/// The most that a service holds at once.
+const HELD: usize = 1_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_after_a_thousand_that_are_held_gets_the_upstream() {
+    let app = Origin::named("app").await.unwrap();
+    let limits = format!("{{connections_per_address: {}}}", HELD * 2);
+    let scene = Scene::limited("hold:1m", Rungs::Quic, app, &limits).await;
+    scene.way.cut();
+    let door = scene.world.door().unwrap();
+    let mut held = JoinSet::new();
+    for _ in 0..HELD {
+        held.spawn(async move { caller::get(door, "/held", &["x-user: alice"]).await.unwrap().text() });
+    }
+    let full = format!("culvert_held_requests{{service=\"orders\"}} {HELD}\n");
+    until("a thousand are held", async || scene.metrics().await.contains(&full)).await;
+    for method in ["GET", "POST"] {
+        assert_eq!(scene.ask(method, "/late").await.text(), format!("upstream {method} /late HTTP/1.1\n"));
+    }
+    scene.way.heal();
+    assert!(held.join_all().await.iter().all(|text| text == "app GET /held HTTP/1.1\n"));
+    assert_eq!(scene.upstream.count(), 2);
+}
+
+/// As in a lift: whoever asks meanwhile waits, and nobody gets anything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_seconds_without_a_network_cost_callers_a_wait_and_nothing_else() {
+    const SILENCE: Duration = Duration::from_secs(3);
+    // What is promised is a second more than the silence; and a busy machine.
+    const LONGEST: Duration = Duration::from_secs(4 + 2);
+    let mut lifts = JoinSet::new();
+    for scene in Scene::each("hold:5s").await {
+        lifts.spawn(async move {
+            let (door, transport) = (scene.world.door().unwrap(), scene.transport);
+            let over = CancellationToken::new();
+            let mut callers = JoinSet::new();
+            for caller in 0..4 {
+                let over = over.clone();
+                callers.spawn(async move {
+                    let mut asked = Vec::new();
+                    while !over.is_cancelled() {
+                        let method = if asked.len() % 2 == 0 { "GET" } else { "POST" };
+                        let path = format!("/{caller}-{}", asked.len());
+                        let begun = Instant::now();
+                        let request = format!(
+                            "{method} {path} HTTP/1.1\r\nHost: a\r\nx-user: alice\r\nContent-Length: 0\r\n\r\n"
+                        );
+                        let answer = Caller::connect(door).await.unwrap().exchange(request).await.unwrap();
+                        assert_eq!(answer.text(), format!("app {method} {path} HTTP/1.1\n"), "{transport:?}");
+                        assert!(begun.elapsed() < LONGEST, "{transport:?}: {:?}", begun.elapsed());
+                        asked.push(path);
+                        sleep(Duration::from_millis(20)).await;
+                    }
+                    asked
+                });
+            }
+            scene.app.arrived(10).await.unwrap();
+            scene.way.cut();
+            sleep(SILENCE).await;
+            scene.way.heal();
+            let before = scene.app.count();
+            scene.app.arrived(before + 10).await.unwrap();
+            over.cancel();
+            for path in callers.join_all().await.into_iter().flatten() {
+                let (app, upstream) = scene.executed(&path);
+                assert_eq!(upstream, 0, "{transport:?} {path}");
+                // The first of each caller, and every other one, changes nothing.
+                let is_post = path.ends_with(['1', '3', '5', '7', '9']);
+                assert!(app == 1 || app > 1 && !is_post, "{transport:?} {path}: {app} times");
+            }
+        });
+    }
+    lifts.join_all().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -86,10 +86,9 @@ pub fn quic_transport(side: Side) -> quinn::TransportConfig {
     transport
 }
 
-/// QUIC counts from the first packet that was sent into the silence (RFC 9000 section 10.1), and that may be a
-/// keep-alive: the limit less its interval is what keeps the limit.
+/// QUIC counts from the first packet that was sent into the silence (RFC 9000 section 10.1), which a keep-alive is at the latest.
 fn idle_millis() -> u32 {
-    u32::try_from((IDLE_LIMIT - KEEP_ALIVE).as_millis()).unwrap_or(u32::MAX)
+    u32::try_from(IDLE_LIMIT.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// A handle of a tunnel over QUIC. Cheap to clone.

@@ -22,19 +22,19 @@ pub(crate) enum Instead {
     Upstream,
 }
 
-/// By the claim's policy. `until` is the caller's own limit, set when it is first made to wait: however often a developer comes and
-/// goes, no caller waits longer than it says.
+/// By the claim's policy. The caller has waited in vain since then, on tunnels that were silent too: however often a developer comes
+/// and goes, no caller waits longer than the policy says.
 pub(super) async fn instead(
     claim: &Arc<Claim>,
     head: &RequestHead,
     caller: &mut Caller<'_>,
     service: &Service,
-    until: &mut Option<Instant>,
+    vain: Instant,
 ) -> Result<Instead, Failure> {
     match claim.intercept.on_unreachable {
         OnUnreachable::Upstream => Ok(Instead::Upstream),
         OnUnreachable::Status503 => Err(Failure::Unreachable),
-        OnUnreachable::Hold(patience) => hold(patience, claim, head, caller, service, until).await,
+        OnUnreachable::Hold(patience) => hold(patience, claim, head, caller, service, vain).await,
     }
 }
 
@@ -45,10 +45,10 @@ async fn hold(
     head: &RequestHead,
     caller: &mut Caller<'_>,
     service: &Service,
-    until: &mut Option<Instant>,
+    vain: Instant,
 ) -> Result<Instead, Failure> {
     let Ok(_place) = service.held.try_acquire() else { return Ok(Instead::Upstream) };
-    let own = *until.get_or_insert_with(|| Instant::now() + patience.duration());
+    let own = vain + patience.duration();
     let _counted = service.metrics.hold();
     let Caller { upload, answer, timer, .. } = caller;
     loop {

@@ -42,6 +42,8 @@ struct Said {
     left: bool,
     /// The last ping, until it is answered.
     ping: Option<(u64, Instant)>,
+    /// Since when none is.
+    unanswered: Option<Instant>,
     pings: u64,
 }
 
@@ -60,6 +62,7 @@ impl Control {
             pace: Pace::new(Instant::now()),
             left: false,
             ping: None,
+            unanswered: None,
             pings: 0,
         };
         let Err(left) = self.converse(&mut said, session, port).await;
@@ -98,7 +101,9 @@ impl Control {
                     self.say(&message).await?;
                 }
                 _ = beat.tick() => {
-                    if session.heard_at().elapsed() > SILENCE {
+                    // Who speaks and does not hear is gone as well: such a client may give the tunnel up without a word.
+                    let deaf = said.unanswered.is_some_and(|since| since.elapsed() > SILENCE);
+                    if deaf || session.heard_at().elapsed() > SILENCE {
                         return Err(Left::Silent);
                     }
                     self.ping(said).await?;
@@ -122,6 +127,9 @@ impl Control {
                         session.doubt();
                     }
                 }
+                // It speaks, and what is said to it does not arrive: nor would a request.
+                () = sleep_until(said.unanswered.unwrap_or_else(Instant::now) + DOUBT),
+                    if said.unanswered.is_some() && !session.is_deaf() => session.deaf(),
             }
         }
     }
@@ -161,6 +169,8 @@ impl Control {
             }
             FromClient::Ping { n } => self.say(&FromRelay::Pong { n }).await,
             FromClient::Pong { n } => {
+                said.unanswered = None;
+                session.hears();
                 if let Some((_, at)) = said.ping.take_if(|(last, _)| *last == n) {
                     session.answered_in(at.elapsed());
                 }
@@ -184,7 +194,9 @@ impl Control {
     /// Asks for a sign of life. Only the newest ping is measured.
     async fn ping(&mut self, said: &mut Said) -> Result<(), Left> {
         said.pings += 1;
-        said.ping = Some((said.pings, Instant::now()));
+        let now = Instant::now();
+        said.ping = Some((said.pings, now));
+        said.unanswered.get_or_insert(now);
         self.say(&FromRelay::Ping { n: said.pings }).await
     }
 

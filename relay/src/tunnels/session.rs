@@ -118,6 +118,22 @@ impl Session {
         }
     }
 
+    /// The client speaks, and has answered no ping for long: a way that leads back only.
+    pub(super) fn deaf(&self) {
+        self.health.set_deaf(true);
+        self.doubt();
+    }
+
+    pub(super) fn is_deaf(&self) -> bool {
+        self.health.is_deaf()
+    }
+
+    /// The client has answered.
+    pub(super) fn hears(&self) {
+        self.health.set_deaf(false);
+        self.heard();
+    }
+
     /// Since when its end may be gone.
     pub(crate) fn doubted(&self) -> Option<Instant> {
         self.health.doubted()

@@ -46,8 +46,9 @@ pub(super) async fn connect(
             Err(ProxyFailure::Foreign("it says more than it should".into()))
         }
         (200..=299, _) => Ok(stream),
-        (407, None) => Err(ProxyFailure::NoLogin),
-        (407, Some(_)) => Err(ProxyFailure::WrongLogin),
+        // 401 is an origin's, and yet what some proxies say to a password that they do not know.
+        (401 | 407, None) => Err(ProxyFailure::NoLogin),
+        (401 | 407, Some(_)) => Err(ProxyFailure::WrongLogin),
         (status, _) => Err(ProxyFailure::Status(status)),
     }
 }

@@ -86,9 +86,8 @@ struct Silence {
 }
 
 impl Silence {
-    /// After as many ticks without a byte the peer was silent for at most the limit, and missed at least two turns
-    /// to say something.
-    const TICKS: u128 = IDLE_LIMIT.as_millis() / KEEP_ALIVE.as_millis() - 1;
+    /// After as many ticks without a byte the peer was silent for the limit, and for at most one tick more.
+    const TICKS: u128 = IDLE_LIMIT.as_millis() / KEEP_ALIVE.as_millis();
 
     fn new() -> Self {
         let mut ticks = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);

@@ -54,10 +54,11 @@ impl Movable {
     }
 }
 
+/// The caller waits for a first word since `since`: on this tunnel, or on others that had none.
 pub(crate) async fn forward(
     request: &RequestHead,
     caller: &mut Caller<'_>,
-    (claim, lane): (&Claim, &Lane),
+    (claim, lane, since): (&Claim, &Lane, Instant),
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
@@ -76,7 +77,8 @@ pub(crate) async fn forward(
 
     let movable = Movable::of(request, caller, claim);
     let offered =
-        offer(request, caller, (claim, lane), movable, &mut frames, &mut answers, &mut response).await?;
+        offer(request, caller, (claim, lane, since), movable, &mut frames, &mut answers, &mut response)
+            .await?;
     let first = match offered {
         Ok(Said::Refused(why)) => return Ok(Forwarded::Unexecuted(Why::Refused(why))),
         Ok(said) => said,
@@ -129,7 +131,7 @@ pub(crate) async fn forward(
 async fn offer(
     request: &RequestHead,
     caller: &mut Caller<'_>,
-    (claim, lane): (&Claim, &Lane),
+    (claim, lane, since): (&Claim, &Lane, Instant),
     movable: Movable,
     frames: &mut frame::Writer<SendHalf>,
     answers: &mut TunnelReader,
@@ -183,7 +185,7 @@ async fn offer(
         }
         wait = LOOK;
         let silent = session.doubted().is_some();
-        let late = begun.elapsed() >= FIRST_WORD;
+        let late = since.elapsed() >= FIRST_WORD;
         match movable {
             Movable::Never if silent && late => {
                 return Err(Failure::NoAnswer(Behind::Tunnel, "it is silent".to_owned()));

@@ -1,7 +1,7 @@
 //! Whether the far end of a tunnel can be believed to be there: when it last said a word, and whether that is in doubt. Pure
 //! but for the clock; who pings, logs and counts is told by what the methods return.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -13,6 +13,9 @@ const SHORTEST: Duration = Duration::from_millis(300);
 /// A control stream that has been silent for so long is in doubt even if nobody waits for anything: two of its pings, and what
 /// answers them, went missing.
 pub(crate) const DOUBT: Duration = Duration::from_millis(2_500);
+/// The longest of either, so that both of them are over when nobody is to wait any more: a way that was cut a moment ago has
+/// measured round trips of seconds.
+const LONGEST: Duration = Duration::from_millis(1_250);
 
 #[derive(Debug)]
 pub(crate) struct Health {
@@ -21,6 +24,8 @@ pub(crate) struct Health {
     heard: AtomicU64,
     /// The same of when it came in doubt, and one more: 0 is no doubt.
     doubted: AtomicU64,
+    /// What is said to it does not arrive: only an answer ends a doubt.
+    deaf: AtomicBool,
     /// The same of when it turned out to be over, which no word ends.
     lost: AtomicU64,
     /// Microseconds that the last ping took, by the control stream's own count; 0 before the first.
@@ -35,6 +40,7 @@ impl Health {
             began: Instant::now(),
             heard: AtomicU64::new(0),
             doubted: AtomicU64::new(0),
+            deaf: AtomicBool::new(false),
             lost: AtomicU64::new(0),
             round_trip: AtomicU64::new(0),
             ask: Notify::new(),
@@ -44,12 +50,21 @@ impl Health {
     /// A word came. Returns whether that ends a doubt.
     pub(super) fn hear(&self) -> bool {
         self.heard.store(self.now(), Relaxed);
-        self.doubted.load(Relaxed) != 0 && self.doubted.swap(0, Relaxed) != 0
+        !self.is_deaf() && self.doubted.load(Relaxed) != 0 && self.doubted.swap(0, Relaxed) != 0
     }
 
     /// It came in doubt. Returns whether it was not before.
     pub(super) fn doubt(&self) -> bool {
         self.doubted.compare_exchange(0, self.now() + 1, Relaxed, Relaxed).is_ok()
+    }
+
+    /// It answers no longer, or again, whatever else it says.
+    pub(super) fn set_deaf(&self, deaf: bool) {
+        self.deaf.store(deaf, Relaxed);
+    }
+
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf.load(Relaxed)
     }
 
     /// It is over.
@@ -86,7 +101,7 @@ impl Health {
     /// does an answer.
     pub(super) fn patience(&self, round_trip: Option<Duration>) -> Duration {
         let own = Duration::from_micros(self.round_trip.load(Relaxed));
-        (round_trip.unwrap_or_default().max(own) * 4).clamp(SHORTEST, DOUBT)
+        (round_trip.unwrap_or_default().max(own) * 4).clamp(SHORTEST, LONGEST)
     }
 
     /// Has the control stream's task ping at once.
@@ -119,14 +134,28 @@ mod tests {
         assert_eq!((health.doubted(), health.heard().elapsed()), (None, Duration::ZERO));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_speaks_and_does_not_answer_stays_in_doubt() {
+        let health = Health::new();
+        health.set_deaf(true);
+        assert!(health.doubt());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(!health.hear() && health.doubted().is_some());
+        assert_eq!(health.heard().elapsed(), Duration::ZERO);
+        health.set_deaf(false);
+        assert!(health.hear() && health.doubted().is_none());
+    }
+
     #[tokio::test]
     async fn a_slow_link_is_given_four_round_trips_and_no_link_for_ever() {
         let health = Health::new();
         assert_eq!(health.patience(None), SHORTEST);
         assert_eq!(health.patience(Some(Duration::from_millis(200))), Duration::from_millis(800));
         health.took(Duration::from_millis(400));
-        assert_eq!(health.patience(Some(Duration::from_millis(200))), Duration::from_millis(1_600));
+        assert_eq!(health.patience(Some(Duration::from_millis(200))), LONGEST);
+        health.took(Duration::from_millis(300));
+        assert_eq!(health.patience(Some(Duration::from_millis(200))), Duration::from_millis(1_200));
         health.took(Duration::from_secs(5));
-        assert_eq!(health.patience(None), DOUBT);
+        assert_eq!(health.patience(None), LONGEST);
     }
 }
