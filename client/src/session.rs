@@ -50,6 +50,11 @@ use shared::Shared;
 /// A tunnel that lived so long was good: the next failure is a new one.
 const GOOD: Duration = Duration::from_secs(10);
 
+/// A replica that was lost is mostly back within so long. Behind one address it is found by chance, and until then the tries that
+/// come out at another one wait no longer than this for the next.
+const RETURNING: Duration = Duration::from_secs(60);
+const CHANCE: Duration = Duration::from_secs(2);
+
 /// How long a session whose claims are in force at one replica waits for the others until it calls itself ready.
 const EVERY_REPLICA: Duration = Duration::from_secs(2);
 
@@ -194,6 +199,10 @@ struct Life {
     /// When it may be, and how long it is waited after failures.
     seek_due: Instant,
     backoff: Backoff,
+    /// The same after tunnels that came out at a replica which has one already.
+    chances: Backoff,
+    /// When a replica was lost for the last time.
+    lost: Instant,
     /// Tunnels that turned out to be one too many.
     declined: JoinSet<()>,
     network: Watch,
@@ -226,6 +235,8 @@ impl Life {
             seeking: false,
             seek_due: Instant::now(),
             backoff: Backoff::default(),
+            chances: Backoff::default(),
+            lost: Instant::now(),
             declined: JoinSet::new(),
             network: Watch::new(),
             state,
@@ -329,15 +340,14 @@ impl Life {
             self.declined.spawn(decline(line, control));
             self.links.failed(&aim, None, now);
             if aim == Aim::Replica {
-                self.seek_due = now + self.backoff.next(rand::random());
+                let longest = if now < self.lost + RETURNING { CHANCE } else { Backoff::LONGEST };
+                self.seek_due = now + self.chances.next_within(longest, rand::random());
                 self.ready_due = self.ready_due.map(|due| due.min(now));
             }
             return Ok(());
         }
-        if self.links.link(&relay).is_none() {
-            // How long this one was looked for is no reason to wait before the next is.
-            self.backoff.reset();
-        }
+        // How long this one was looked for is no reason to wait before the next is.
+        self.chances.reset();
         self.last += 1;
         let orders = Arc::<Orders>::default();
         let lane = Held {
@@ -390,7 +400,7 @@ impl Life {
                 if !self.links.is_in_force() {
                     self.state.send_replace(None);
                 }
-                self.seek_due = now + self.backoff.next(rand::random());
+                (self.lost, self.seek_due) = (now, now + self.backoff.next(rand::random()));
             }
             Told::Never(error) => return Err(error),
         }
@@ -402,6 +412,7 @@ impl Life {
         let (id, why) = ended.map_err(|_| SessionError::Broken)?;
         let Some(lane) = self.links.remove(id) else { return Ok(()) };
         let Some(why) = why else { return Ok(()) };
+        self.lost = Instant::now();
         if lane.stage == Stage::InForce && lane.begun.elapsed() >= GOOD {
             self.backoff.reset();
         }

@@ -139,7 +139,7 @@ enum Tool {
 enum Watch {
     Callgrind,
     /// And where it will say what it counted.
-    Strace(Process, PathBuf),
+    Strace(Box<Process>, PathBuf),
 }
 
 impl Tool {
@@ -157,7 +157,7 @@ impl Tool {
                     strace.args(["-f", "-c", "-p", &process.pid().to_string(), "-o"]).arg(&output);
                     let strace = Process::start("strace", strace)?;
                     strace.line(" attached").await?;
-                    Watch::Strace(strace, output)
+                    Watch::Strace(Box::new(strace), output)
                 }
             });
         }
