@@ -244,7 +244,7 @@ impl Lane {
                     }
                 }
                 () = sleep_until(self.signs.due()), if !self.signs.is_doubtful() => {
-                    self.signs.received(self.line.tunnel.traffic().received, Instant::now());
+                    self.signs.passed(self.line.tunnel.traffic(), Instant::now());
                 }
                 () = sleep_until(answers_due), if !self.in_force => {
                     return Over::Again(format!("it did not answer for every claim within {} s", ANSWERS.as_secs()));
@@ -259,7 +259,7 @@ impl Lane {
         if now - std::mem::replace(&mut self.beaten, now) > PING + STALL {
             self.signs.excuse(now);
         }
-        self.signs.received(self.line.tunnel.traffic().received, now);
+        self.signs.passed(self.line.tunnel.traffic(), now);
         if self.signs.is_over(now) {
             return Err(Over::Again("it fell silent".to_owned()));
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use culvert_protocol::tunnel::IDLE_LIMIT;
+use culvert_protocol::tunnel::{IDLE_LIMIT, Traffic};
 use tokio::time::Instant;
 
 /// How often the relay is asked whether it is there; it asks as often.
@@ -17,6 +17,10 @@ const DOUBT: Duration = Duration::from_millis(2_500);
 /// second that may pass until one is asked for, no more than 5 s.
 const UNANSWERED: Duration = Duration::from_secs(4);
 
+/// What passes, both ways, from one look to the next where a body is under way, and not otherwise: behind it, answers may be late. On
+/// a way that leads nowhere it soon stops.
+const BODY: u64 = 32 * 1024;
+
 /// The same once there is a reason to ask.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -26,8 +30,10 @@ const SILENCE: Duration = IDLE_LIMIT;
 #[derive(Debug)]
 pub(super) struct Signs {
     heard: Instant,
-    /// Bytes that have come in: a control message may wait behind data that shows as well that somebody is there.
-    received: u64,
+    /// Bytes that have passed: a control message may wait behind data that shows as well that somebody is there.
+    passed: Traffic,
+    /// When a body was last seen to move.
+    moved: Option<Instant>,
     /// The oldest ping that nothing answers.
     asked: Option<Instant>,
     /// There was a reason to ask: the ping from which on an answer counts, and until when it is due.
@@ -37,16 +43,29 @@ pub(super) struct Signs {
 
 impl Signs {
     pub(super) fn new(now: Instant) -> Self {
-        Self { heard: now, received: 0, asked: None, probe: None, doubtful: false }
+        Self {
+            heard: now,
+            passed: Traffic::default(),
+            moved: None,
+            asked: None,
+            probe: None,
+            doubtful: false,
+        }
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
     }
 
-    pub(super) fn received(&mut self, bytes: u64, now: Instant) {
-        if std::mem::replace(&mut self.received, bytes) != bytes {
+    /// What has passed altogether.
+    pub(super) fn passed(&mut self, passed: Traffic, now: Instant) {
+        let before = std::mem::replace(&mut self.passed, passed);
+        let received = passed.received.saturating_sub(before.received);
+        if received > 0 {
             self.heard = now;
+        }
+        if received + passed.sent.saturating_sub(before.sent) >= BODY {
+            self.moved = Some(now);
         }
     }
 
@@ -74,7 +93,8 @@ impl Signs {
     pub(super) fn due(&self) -> Instant {
         let mut due = self.heard + DOUBT;
         if let Some(asked) = self.asked {
-            due = due.min(asked + UNANSWERED);
+            let answer = asked + UNANSWERED;
+            due = due.min(self.moved.map_or(answer, |moved| answer.max(moved + PING + PROBE)));
         }
         if let Some((_, probe)) = self.probe {
             due = due.min(probe);
@@ -122,9 +142,9 @@ mod tests {
     fn data_is_a_sign_of_life_as_long_as_more_comes() {
         let begun = Instant::now();
         let mut signs = Signs::new(begun);
-        signs.received(10, after(begun, 2_000));
+        signs.passed(Traffic { received: 10, sent: 0 }, after(begun, 2_000));
         assert_eq!(signs.turned(after(begun, 4_000)), None);
-        signs.received(10, after(begun, 4_000));
+        signs.passed(Traffic { received: 10, sent: 0 }, after(begun, 4_000));
         assert_eq!(signs.turned(after(begun, 4_500)), Some(true));
     }
 
@@ -142,6 +162,20 @@ mod tests {
         assert_eq!(signs.turned(after(begun, 5_500)), None);
         signs.answered(6);
         assert_eq!(signs.turned(after(begun, 5_600)), Some(false));
+    }
+
+    #[test]
+    fn an_answer_may_wait_behind_a_body_as_long_as_that_moves() {
+        let begun = Instant::now();
+        let mut signs = Signs::new(begun);
+        signs.pinged(begun);
+        for second in 1..=8 {
+            signs.heard(after(begun, second * 1_000));
+            let sent = second.min(5) * BODY;
+            signs.passed(Traffic { sent, received: 0 }, after(begun, second * 1_000));
+            let doubted = (second == 7).then_some(true);
+            assert_eq!(signs.turned(after(begun, second * 1_000)), doubted, "{second}");
+        }
     }
 
     #[test]

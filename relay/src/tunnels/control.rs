@@ -102,7 +102,7 @@ impl Control {
                 }
                 _ = beat.tick() => {
                     // Who speaks and does not hear is gone as well: such a client may give the tunnel up without a word.
-                    let deaf = said.unanswered.is_some_and(|since| since.elapsed() > SILENCE);
+                    let deaf = session.is_deaf() && said.unanswered.is_some_and(|since| since.elapsed() > SILENCE);
                     if deaf || session.heard_at().elapsed() > SILENCE {
                         return Err(Left::Silent);
                     }
@@ -128,8 +128,12 @@ impl Control {
                     }
                 }
                 // It speaks, and what is said to it does not arrive: nor would a request.
-                () = sleep_until(said.unanswered.unwrap_or_else(Instant::now) + DOUBT),
-                    if said.unanswered.is_some() && !session.is_deaf() => session.deaf(),
+                () = sleep_until(session.deaf_from(said.unanswered.unwrap_or_else(Instant::now))),
+                    if said.unanswered.is_some() && !session.is_deaf() => {
+                    if said.unanswered.is_some_and(|since| session.deaf_from(since) <= Instant::now()) {
+                        session.deaf();
+                    }
+                }
             }
         }
     }

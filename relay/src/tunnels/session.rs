@@ -128,6 +128,11 @@ impl Session {
         self.health.is_deaf()
     }
 
+    /// When it is, if it goes on to answer no ping that was sent since then.
+    pub(super) fn deaf_from(&self, unanswered: Instant) -> Instant {
+        self.health.deaf_from(unanswered)
+    }
+
     /// The client has answered.
     pub(super) fn hears(&self) {
         self.health.set_deaf(false);

@@ -13,6 +13,8 @@ const SHORTEST: Duration = Duration::from_millis(300);
 /// A control stream that has been silent for so long is in doubt even if nobody waits for anything: two of its pings, and what
 /// answers them, went missing.
 pub(crate) const DOUBT: Duration = Duration::from_millis(2_500);
+/// A body that moved within so long shows that both ends hear each other, though pings and their answers wait behind it.
+const MOVING: Duration = Duration::from_secs(1);
 /// The longest of either, so that both of them are over when nobody is to wait any more: a way that was cut a moment ago has
 /// measured round trips of seconds.
 const LONGEST: Duration = Duration::from_millis(1_250);
@@ -26,6 +28,8 @@ pub(crate) struct Health {
     doubted: AtomicU64,
     /// What is said to it does not arrive: only an answer ends a doubt.
     deaf: AtomicBool,
+    /// The same of when a body last moved, either way.
+    moved: AtomicU64,
     /// The same of when it turned out to be over, which no word ends.
     lost: AtomicU64,
     /// Microseconds that the last ping took, by the control stream's own count; 0 before the first.
@@ -41,6 +45,7 @@ impl Health {
             heard: AtomicU64::new(0),
             doubted: AtomicU64::new(0),
             deaf: AtomicBool::new(false),
+            moved: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             round_trip: AtomicU64::new(0),
             ask: Notify::new(),
@@ -65,6 +70,20 @@ impl Health {
 
     pub(super) fn is_deaf(&self) -> bool {
         self.deaf.load(Relaxed)
+    }
+
+    /// Some of a body went or came. What a way takes that leads nowhere any more is soon full.
+    pub(super) fn moved(&self) {
+        self.moved.store(self.now(), Relaxed);
+    }
+
+    /// When one that has answered no ping since then can be taken for deaf.
+    pub(super) fn deaf_from(&self, unanswered: Instant) -> Instant {
+        let moved = match self.moved.load(Relaxed) {
+            0 => self.began,
+            moved => self.began + Duration::from_millis(moved) + MOVING,
+        };
+        moved.max(unanswered + DOUBT)
     }
 
     /// It is over.
@@ -132,6 +151,16 @@ mod tests {
         assert_eq!(health.heard().elapsed(), Duration::from_secs(3));
         assert!(health.hear() && !health.hear());
         assert_eq!((health.doubted(), health.heard().elapsed()), (None, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_a_body_under_way_may_answer_late() {
+        let health = Health::new();
+        let asked = Instant::now();
+        assert_eq!(health.deaf_from(asked), asked + DOUBT);
+        tokio::time::advance(Duration::from_secs(5)).await;
+        health.moved();
+        assert_eq!(health.deaf_from(asked), asked + Duration::from_secs(5) + MOVING);
     }
 
     #[tokio::test(start_paused = true)]

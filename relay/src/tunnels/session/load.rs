@@ -50,6 +50,9 @@ impl Carried {
     }
 
     fn moved(&self, bytes: usize) {
+        if bytes > 0 {
+            self.session.health.moved();
+        }
         let before = self.moved.fetch_add(bytes as u64, Relaxed);
         if before <= BULK && before + bytes as u64 > BULK {
             self.session.load.bulk.fetch_add(1, Relaxed);
