@@ -97,7 +97,8 @@ pub async fn accept(tunnel: Tunnel, apps: Arc<Apps>, screen: Screen, stop: Cance
             stream = tunnel.accept() => {
                 let Ok(stream) = stream else { break };
                 let (apps, screen, leaving) = (Arc::clone(&apps), screen.clone(), stop.is_cancelled());
-                requests.spawn(async move { request(stream, &apps, &screen, leaving).await });
+                // Boxed, because a task is moved several times until it runs, and this is ten kilobytes.
+                requests.spawn(Box::pin(async move { request(stream, &apps, &screen, leaving).await }));
             }
         }
     }

@@ -129,6 +129,9 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         if self.buffer.len() > UNFLUSHED_CAP {
             return Err(WireError::Unflushed);
         }
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(FIRST_WRITE);
+        }
         let at = self.buffer.len();
         self.buffer.push(kind as u8);
         self.buffer.extend_from_slice(&varint::fixed(0));
@@ -211,6 +214,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 }
 
+/// Room for most heads with a small body, so that they are not grown into.
+const FIRST_WRITE: usize = 1024;
 /// Data up to here are copied rather than written by themselves: a write costs more than a copy.
 const SMALL: usize = 8 * 1024;
 /// How much may wait for a flush before data push it out.

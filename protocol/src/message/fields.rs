@@ -26,6 +26,10 @@ struct Line {
     end: u32,
 }
 
+/// Room for most heads, so that they are not grown into.
+const FIRST_TEXT: usize = 512;
+const FIRST_LINES: usize = 16;
+
 const COLON: &[u8] = b": ";
 const CRLF: &[u8] = b"\r\n";
 
@@ -40,6 +44,10 @@ impl Fields {
         else {
             return;
         };
+        if self.lines.capacity() == 0 {
+            self.text.reserve(FIRST_TEXT);
+            self.lines.reserve(FIRST_LINES);
+        }
         self.text.reserve(name.len() + value.len() + COLON.len() + CRLF.len());
         self.text.extend_from_slice(name);
         self.text.extend_from_slice(COLON);

@@ -24,7 +24,7 @@ pub(crate) fn is_token_byte(byte: u8) -> bool {
 
 /// A field value of RFC 9110 §5.5: visible bytes, obs-text, space and tab.
 pub fn is_value(bytes: &[u8]) -> bool {
-    bytes.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
+    every(bytes, |byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
 }
 
 /// Origin-form or asterisk-form. RFC 3986 forbids more than this; what browsers send unescaped (`|`, `"`, `{`) passes,
@@ -32,7 +32,7 @@ pub fn is_value(bytes: &[u8]) -> bool {
 pub fn is_target(bytes: &[u8]) -> bool {
     bytes == b"*"
         || bytes.first() == Some(&b'/')
-            && bytes.iter().all(|byte| matches!(byte, b'!'..=b'~') && *byte != b'#')
+            && every(bytes, |byte| matches!(byte, b'!'..=b'~') && byte != b'#')
 }
 
 /// `host [":" port]` of RFC 3986 §3.2.2, without user information; nothing that could be a path or a list.
@@ -71,6 +71,11 @@ pub fn is_host(bytes: &[u8]) -> bool {
                 )
         });
     (literal || registered) && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+}
+
+/// Looks at all of them, whatever the first ones are: several at once, that is, where most strings are good.
+fn every(bytes: &[u8], is: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(true, |all, byte| all & is(*byte))
 }
 
 /// Whether a comma list holds a token, whatever its case (RFC 9110 §5.6.1).
