@@ -50,9 +50,9 @@ pub enum Command {
 /// What every command takes.
 #[derive(Debug, Args)]
 pub struct Global {
-    /// The relay; without it the one of the last login
-    #[arg(long, global = true, value_name = "URL", env = "CULVERT_RELAY")]
-    pub relay: Option<RelayAddress>,
+    /// The relay; without it the one of the last login. Further addresses of it, repeated or behind commas, are its other replicas'
+    #[arg(long, global = true, value_name = "URL", env = "CULVERT_RELAY", value_delimiter = ',')]
+    pub relay: Vec<RelayAddress>,
     /// How data is printed on stdout
     #[arg(short, long, global = true, value_enum, default_value_t)]
     pub output: Output,
@@ -134,12 +134,18 @@ impl Arguments {
     }
 }
 
-/// The login at the relay that was named, or at the last one.
+/// The login at the relay that was named, or at the last one. Of several addresses, one that was logged in at.
 fn profile(global: &Global, profiles: &Profiles) -> Result<Profile, ProfileError> {
-    match &global.relay {
-        Some(relay) => profiles.load(relay),
-        None => profiles.load(&profiles.default_relay()?),
+    let Some(first) = global.relay.first() else { return profiles.load(&profiles.default_relay()?) };
+    let mut login = profiles.load(first);
+    for other in &global.relay {
+        if matches!(login, Err(ProfileError::Absent { .. })) {
+            login = profiles.load(other).or(login);
+        }
     }
+    let mut login = login?;
+    login.also = global.relay.iter().filter(|relay| **relay != login.relay).cloned().collect();
+    Ok(login)
 }
 
 /// `data` as it was asked for; `table` is what a person reads.

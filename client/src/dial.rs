@@ -91,13 +91,18 @@ pub struct Dialler {
 
 impl Dialler {
     pub fn new(profile: &Profile, rungs: Rungs) -> Result<Self, SetupError> {
+        Self::to(&profile.relay, profile, rungs)
+    }
+
+    /// At another of the relay's addresses.
+    pub(crate) fn to(relay: &RelayAddress, profile: &Profile, rungs: Rungs) -> Result<Self, SetupError> {
         let config = profile.tls()?;
         Ok(Self {
-            relay: profile.relay.clone(),
+            relay: relay.clone(),
             rungs,
             network: profile.network.clone(),
             quic: quic::Rung::new(config.clone())?,
-            tls: tls::Rung::new(config, Streams::new(&profile.relay)?),
+            tls: tls::Rung::new(config, Streams::new(relay)?),
         })
     }
 

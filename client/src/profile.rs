@@ -32,6 +32,8 @@ pub struct Profiles {
 #[derive(Debug)]
 pub struct Profile {
     pub relay: RelayAddress,
+    /// Further addresses of the same relay, as it was asked for now. Not kept.
+    pub also: Vec<RelayAddress>,
     pub identity: Identity,
     /// How relays are reached from here. Not kept: it is this process' surroundings.
     pub network: Network,
@@ -105,7 +107,13 @@ impl Profile {
         // Not verified by us, and it need not be: the relay verifies it at each tunnel, and here it only tells who
         // the relay will say we are.
         let identity = Identity::from_verified(&certificate)?;
-        Ok(Self { relay, identity, network: Network::default(), key, certificate, authorities })
+        let (also, network) = (Vec::new(), Network::default());
+        Ok(Self { relay, also, identity, network, key, certificate, authorities })
+    }
+
+    /// Everywhere that the relay may be dialled, the address of the login first.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = &RelayAddress> {
+        std::iter::once(&self.relay).chain(&self.also)
     }
 
     /// Whether the relay would still take the certificate, as far as our clock can tell.

@@ -196,6 +196,8 @@ struct Life {
     dials: JoinSet<(Aim, Result<Greeted, Over>)>,
     /// A replica is being dialled, whichever answers.
     seeking: bool,
+    /// How often one was: each time at the next of the relay's addresses.
+    seeks: usize,
     /// When it may be, and how long it is waited after failures.
     seek_due: Instant,
     backoff: Backoff,
@@ -225,14 +227,15 @@ impl Life {
     fn new(shared: Arc<Shared>, state: watch::Sender<Option<Arc<Ready>>>) -> Self {
         let (tell, told) = mpsc::channel(WAITING);
         Self {
+            links: Links::new(shared.places.len().clamp(1, links::REPLICAS)),
             shared,
-            links: Links::new(),
             lanes: JoinSet::new(),
             last: 0,
             tell,
             told,
             dials: JoinSet::new(),
             seeking: false,
+            seeks: 0,
             seek_due: Instant::now(),
             backoff: Backoff::default(),
             chances: Backoff::default(),
@@ -285,7 +288,8 @@ impl Life {
             match self.shared.expired() {
                 None => {
                     self.seeking = true;
-                    aims.push(Aim::Replica);
+                    aims.push(Aim::Replica { place: self.seeks % self.shared.places.len().max(1) });
+                    self.seeks = self.seeks.wrapping_add(1);
                 }
                 // No replica would take us now; those that have can be served as long as they are there.
                 Some(_) if self.links.is_in_force() => self.seek_due = now + GOOD,
@@ -314,15 +318,17 @@ impl Life {
         let (aim, greeted) = dialled.map_err(|_| SessionError::Broken)?;
         let now = Instant::now();
         self.links.dialled(&aim);
-        if aim == Aim::Replica {
+        if aim.is_replica() {
             self.seeking = false;
         }
         let Greeted { line, control, welcome, missed, how } = match (greeted, &aim) {
             (Ok(greeted), _) => greeted,
-            (Err(Over::Never(error)), Aim::Replica) if !(self.was_ready && error.may_be_a_portal()) => {
+            (Err(Over::Never(error)), Aim::Replica { .. })
+                if !(self.was_ready && error.may_be_a_portal()) =>
+            {
                 return Err(error);
             }
-            (Err(over), Aim::Replica) => {
+            (Err(over), Aim::Replica { .. }) => {
                 self.fail(over.to_string());
                 return Ok(());
             }
@@ -339,7 +345,7 @@ impl Life {
         if !self.links.takes(&aim, &relay, rung) {
             self.declined.spawn(decline(line, control));
             self.links.failed(&aim, None, now);
-            if aim == Aim::Replica {
+            if aim.is_replica() {
                 let longest = if now < self.lost + RETURNING { CHANCE } else { Backoff::LONGEST };
                 self.seek_due = now + self.chances.next_within(longest, rand::random());
                 self.ready_due = self.ready_due.map(|due| due.min(now));
@@ -353,6 +359,7 @@ impl Life {
         let lane = Held {
             id: self.last,
             tunnel: line.tunnel.clone(),
+            place: aim.place(),
             address: line.address,
             udp: line.udp_buffers(),
             how,
@@ -365,7 +372,7 @@ impl Life {
         };
         self.links.add(&relay, lane, now);
         if let Some(link) = self.links.link(&relay)
-            && aim == Aim::Replica
+            && aim.is_replica()
         {
             link.missed = missed;
         }

@@ -49,7 +49,7 @@ impl Arguments {
     }
 
     fn resolve(self, global: &Global) -> Result<(RelayAddress, TokenSource), UsageError> {
-        let relay = self.to.or_else(|| global.relay.clone()).ok_or_else(|| {
+        let relay = self.to.or_else(|| global.relay.first().cloned()).ok_or_else(|| {
             UsageError::advising("no relay was named", "culvert login relay.example.com --token-file FILE")
         })?;
         let source = self.token_file.filter(|file| !file.is_empty()).ok_or_else(|| {

@@ -17,9 +17,8 @@ pub struct Arguments {}
 impl Arguments {
     pub(super) async fn run(self, global: &Global, around: &Surroundings) -> Result<(), CommandError> {
         let mut clients = around.counter()?.status().await.map_err(CommandError::Counter)?;
-        if let Some(relay) = &global.relay {
-            let relay = relay.to_string();
-            clients.retain(|client| client.relay == relay);
+        if !global.relay.is_empty() {
+            clients.retain(|client| global.relay.iter().any(|relay| client.relay == relay.to_string()));
         }
         let now = UnixMillis::from(SystemTime::now());
         let data = Data { clients };

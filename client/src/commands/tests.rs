@@ -229,7 +229,7 @@ fn global_options_stand_anywhere() {
         ["ls", "-o", "json", "--relay", "relay:1", "--log-format", "json", "--no-color"],
     ] {
         let global = parse(&line).unwrap().global;
-        assert_eq!(global.relay.as_ref().unwrap().to_string(), "relay:1");
+        assert_eq!(global.relay[0].to_string(), "relay:1");
         assert_eq!(global.output, Output::Json);
         let look = global.look(true);
         assert_eq!(look, Look { quiet: false, colour: false, format: Format::Json });

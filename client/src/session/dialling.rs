@@ -24,19 +24,22 @@ pub(super) struct Greeted {
 
 /// `taken`: where replicas are that need not be dialled.
 pub(super) async fn dial(shared: Arc<Shared>, aim: Aim, taken: Vec<IpAddr>) -> (Aim, Result<Greeted, Over>) {
+    let Some(place) = shared.places.get(aim.place()) else {
+        return (aim, Err(Over::Again("there is no such address".to_owned())));
+    };
     let greeted = match &aim {
-        Aim::Replica => attempt(&shared, &shared.dialler, &taken).await,
+        Aim::Replica { .. } => attempt(&shared, &place.dialler, &taken).await,
         Aim::Climb { above, .. } => {
             // The best one first; that it does not get through says nothing of the next.
             let mut outcome = Err(Over::Again("there is no better one".to_owned()));
-            for (rung, dialler) in Transport::ALL.into_iter().zip(&shared.pinned) {
+            for (rung, dialler) in Transport::ALL.into_iter().zip(&place.pinned) {
                 if steps(rung) < steps(*above) && outcome.is_err() {
                     outcome = attempt(&shared, dialler, &[]).await;
                 }
             }
             outcome
         }
-        Aim::Grow { rung, .. } => match shared.pinned.get(steps(*rung)) {
+        Aim::Grow { rung, .. } => match place.pinned.get(steps(*rung)) {
             Some(dialler) => attempt(&shared, dialler, &[]).await,
             None => Err(Over::Again("this rung cannot be dialled".to_owned())),
         },
@@ -78,10 +81,21 @@ impl Missed {
 }
 
 impl Aim {
+    /// Which of the relay's addresses is dialled.
+    pub(super) fn place(&self) -> usize {
+        match self {
+            Self::Replica { place } | Self::Climb { place, .. } | Self::Grow { place, .. } => *place,
+        }
+    }
+
+    pub(super) fn is_replica(&self) -> bool {
+        matches!(self, Self::Replica { .. })
+    }
+
     /// Which rung was the best that was tried.
     pub(super) fn rung(&self) -> Option<Transport> {
         match self {
-            Self::Replica => None,
+            Self::Replica { .. } => None,
             Self::Climb { .. } => Some(Transport::Quic),
             Self::Grow { rung, .. } => Some(*rung),
         }

@@ -14,7 +14,7 @@ use super::pool::{self, Pool, Pulse, Spare};
 use crate::dial::UdpBuffers;
 
 /// More replicas than one relay has: what it says is not believed without a limit.
-const REPLICAS: usize = 64;
+pub(super) const REPLICAS: usize = 64;
 
 /// Growing failed, or came out at another replica: not at once again.
 const AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -22,6 +22,8 @@ const AGAIN: std::time::Duration = std::time::Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Links {
     links: Vec<Link>,
+    /// How many addresses the relay was said to have: each leads to a replica, or to several.
+    places: usize,
     /// How many replicas there are, as far as is known.
     wanted: usize,
     /// When what passes is looked at again: a pulse is counted in looks.
@@ -46,6 +48,8 @@ pub(super) struct Link {
 pub(super) struct Held {
     pub(super) id: LaneId,
     pub(super) tunnel: Tunnel,
+    /// Which of the relay's addresses was dialled.
+    pub(super) place: usize,
     pub(super) address: Option<SocketAddr>,
     pub(super) udp: Option<UdpBuffers>,
     /// The rung in words, with what was wrong with the better ones.
@@ -71,11 +75,11 @@ pub(super) enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
     /// A replica that cannot be reached at the moment, whichever.
-    Replica,
+    Replica { place: usize },
     /// A better rung to this one.
-    Climb { relay: String, above: Transport },
+    Climb { relay: String, place: usize, above: Transport },
     /// One more lane to this one.
-    Grow { relay: String, rung: Transport },
+    Grow { relay: String, place: usize, rung: Transport },
 }
 
 impl Held {
@@ -126,8 +130,8 @@ impl Link {
 }
 
 impl Links {
-    pub(super) fn new() -> Self {
-        Self { links: Vec::new(), wanted: 1, look_due: Instant::now() }
+    pub(super) fn new(places: usize) -> Self {
+        Self { links: Vec::new(), places, wanted: places, look_due: Instant::now() }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Link> {
@@ -136,7 +140,7 @@ impl Links {
 
     /// How many replicas one of them says that there are.
     pub(super) fn learn(&mut self, replicas: u32) {
-        self.wanted = usize::try_from(replicas).unwrap_or(REPLICAS).clamp(1, REPLICAS);
+        self.wanted = usize::try_from(replicas).unwrap_or(REPLICAS).clamp(self.places, REPLICAS);
     }
 
     /// Some replica cannot be reached.
@@ -244,7 +248,7 @@ impl Links {
         let Some(link) = self.link(relay) else { return };
         match aim {
             Aim::Climb { .. } => link.climb.failed(now),
-            Aim::Grow { .. } | Aim::Replica => link.grow_due = now + AGAIN,
+            Aim::Grow { .. } | Aim::Replica { .. } => link.grow_due = now + AGAIN,
         }
         if let Some((rung, why)) = why {
             link.missed.retain(|(missed, _)| *missed != rung);
@@ -280,16 +284,18 @@ impl Links {
 
 impl Link {
     fn climb(&mut self, climbs: bool, now: Instant) -> Option<Aim> {
-        let above = self.best()?.rung();
+        let best = self.best()?;
+        let (above, place) = (best.rung(), best.place);
         if !climbs || !self.could_climb() || self.climb.due() > now {
             return None;
         }
         self.dialling = true;
-        Some(Aim::Climb { relay: self.relay.clone(), above })
+        Some(Aim::Climb { relay: self.relay.clone(), place, above })
     }
 
     fn look(&mut self, now: Instant) -> Option<Aim> {
-        let rung = self.best()?.rung();
+        let best = self.best()?;
+        let (rung, place) = (best.rung(), best.place);
         let mut bulk = Vec::new();
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_good()) {
             let traffic = lane.tunnel.traffic();
@@ -302,7 +308,7 @@ impl Link {
             Pool::Grow if self.dialling || self.grow_due > now => None,
             Pool::Grow => {
                 self.dialling = true;
-                Some(Aim::Grow { relay: self.relay.clone(), rung })
+                Some(Aim::Grow { relay: self.relay.clone(), place, rung })
             }
             Pool::Shrink => {
                 let free = self.lanes.iter_mut().filter(|lane| lane.is_good() && !lane.pulse.is_bulk());

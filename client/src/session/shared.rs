@@ -11,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 use super::{Claim, Options, SessionError};
 use crate::address::RelayAddress;
 use crate::dial::{Dialler, Rungs, SetupError};
+use crate::profile::Profile;
 use crate::screen::Screen;
 use crate::serve::Apps;
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    /// As it was asked for.
-    pub(super) dialler: Dialler,
-    /// One for each rung alone: for climbing to a better one, and for another lane on the same.
-    pub(super) pinned: [Dialler; 3],
+    /// Where the relay may be dialled, the address that the login is for first; never none.
+    pub(super) places: Vec<Place>,
+    relay: RelayAddress,
     rungs: Rungs,
     not_after: SystemTime,
     /// A claim's number is its place, counted from 1: the same on every tunnel.
@@ -36,13 +36,30 @@ pub(super) struct Shared {
     pub(super) cut: CancellationToken,
 }
 
+/// One address of a relay.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// As it was asked for.
+    pub(super) dialler: Dialler,
+    /// One for each rung alone: for climbing to a better one, and for another lane on the same.
+    pub(super) pinned: [Dialler; 3],
+}
+
+impl Place {
+    fn new(relay: &RelayAddress, profile: &Profile, rungs: Rungs) -> Result<Self, SetupError> {
+        let dialler = |rungs| Dialler::to(relay, profile, rungs);
+        let pinned = [dialler(Rungs::Quic)?, dialler(Rungs::Tls)?, dialler(Rungs::WebSocket)?];
+        Ok(Self { dialler: dialler(rungs)?, pinned })
+    }
+}
+
 impl Shared {
     pub(super) fn new(options: Options, ports: Vec<Option<u16>>) -> Result<Self, SetupError> {
         let Options { profile, rungs, claims, screen, grace } = options;
-        let pinned = |rungs| Dialler::new(&profile, rungs);
+        let places = profile.addresses().map(|relay| Place::new(relay, &profile, rungs));
         Ok(Self {
-            dialler: Dialler::new(&profile, rungs)?,
-            pinned: [pinned(Rungs::Quic)?, pinned(Rungs::Tls)?, pinned(Rungs::WebSocket)?],
+            places: places.collect::<Result<_, _>>()?,
+            relay: profile.relay.clone(),
             rungs,
             not_after: profile.identity.not_after,
             apps: Arc::new(Apps::new((1..).zip(claims.iter().map(|claim| claim.app.clone())))?),
@@ -58,7 +75,7 @@ impl Shared {
     }
 
     pub(super) fn relay(&self) -> &RelayAddress {
-        self.dialler.relay()
+        &self.relay
     }
 
     /// Whether another rung than the one in use may be tried.
