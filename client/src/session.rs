@@ -368,7 +368,6 @@ impl Life {
             stage: Stage::Joining,
             doubtful: false,
             orders: Arc::clone(&orders),
-            pulse: pool::Pulse::default(),
         };
         self.links.add(&relay, lane, now);
         if let Some(link) = self.links.link(&relay)

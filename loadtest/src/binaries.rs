@@ -25,6 +25,19 @@ impl Binaries {
         Self::made_by(&["build", "--workspace", "--bins"]).await
     }
 
+    /// Made before.
+    pub fn there(directory: &Path) -> anyhow::Result<Self> {
+        let directory =
+            directory.canonicalize().with_context(|| format!("finding {}", directory.display()))?;
+        let (relay, client) = (directory.join("culvert-relay"), directory.join("culvert"));
+        for path in [&relay, &client] {
+            if !path.is_file() {
+                bail!("there is no {}", path.display());
+            }
+        }
+        Ok(Self { relay, client })
+    }
+
     /// What cargo prints is shown only when it fails.
     async fn made_by(selection: &[&str]) -> anyhow::Result<Self> {
         let directory = directory()?;
@@ -48,13 +61,7 @@ impl Binaries {
         if !made.status.success() {
             bail!("building culvert-relay and culvert:\n{}", String::from_utf8_lossy(&made.stderr));
         }
-        let (relay, client) = (directory.join("culvert-relay"), directory.join("culvert"));
-        for path in [&relay, &client] {
-            if !path.is_file() {
-                bail!("building culvert-relay and culvert: cargo made no {}", path.display());
-            }
-        }
-        Ok(Self { relay, client })
+        Self::there(&directory).context("building culvert-relay and culvert")
     }
 }
 

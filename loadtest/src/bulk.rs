@@ -172,7 +172,7 @@ async fn download(door: SocketAddr, bytes: u64) -> anyhow::Result<String> {
 }
 
 /// What stands behind: takes what is PUT and answers with its checksum, and answers a GET with as much as its path says.
-async fn serve(listener: TcpListener) {
+pub(crate) async fn serve(listener: TcpListener) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         // What goes wrong on one is seen at its other end.
@@ -181,7 +181,9 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-async fn converse(stream: TcpStream) -> anyhow::Result<()> {
+pub(crate) async fn converse(stream: TcpStream) -> anyhow::Result<()> {
+    // A head and a short body are two writes, and the second is not to wait until the first was acknowledged.
+    stream.set_nodelay(true)?;
     let mut stream = BufReader::with_capacity(BLOCK, stream);
     loop {
         let head = head_of(&mut stream).await?;

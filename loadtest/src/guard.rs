@@ -35,6 +35,13 @@ const CHANCE: f64 = 0.2;
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guard.json");
 
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Effort {
+    /// Write the baseline instead of comparing with it
+    #[arg(long)]
+    pub update: bool,
+}
+
 /// One program on one path, for one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
@@ -70,17 +77,16 @@ const CASES: [Case; 4] = [
 ];
 
 /// Measures, and compares with the baseline, or writes it.
-pub async fn run(update: bool) -> anyhow::Result<Report> {
+pub async fn run(shipped: &Binaries, effort: Effort) -> anyhow::Result<Report> {
     for tool in ["valgrind", "callgrind_control", "strace"] {
         let found = Command::new(tool).arg("--version").output().await;
         found.with_context(|| format!("there is no {tool}: apt-get install valgrind strace"))?;
     }
-    let shipped = Binaries::shipped().await?;
     let directory = TempDir::with_prefix("culvert-guard-")?;
     let upstream = Upstream::start(directory.path()).await?;
     let mut costs = Costs::new();
-    let counted = callgrind::wrapped(&shipped, directory.path())?;
-    for (tool, binaries) in [(Tool::Callgrind, &counted), (Tool::Strace, &shipped)] {
+    let counted = callgrind::wrapped(shipped, directory.path())?;
+    for (tool, binaries) in [(Tool::Callgrind, &counted), (Tool::Strace, shipped)] {
         let stack = Stack::before(binaries, &upstream.url(), Where::Anywhere).await?;
         let developer = stack.developer("alice").await?;
         let app = upstream.address.to_string();
@@ -106,7 +112,7 @@ pub async fn run(update: bool) -> anyhow::Result<Report> {
             }
         }
     }
-    if update {
+    if effort.update {
         fs::write(BASELINE, format!("{}\n", serde_json::to_string_pretty(&costs)?))
             .context("writing the baseline")?;
     }

@@ -20,8 +20,13 @@ pub mod binaries;
 pub mod process;
 pub mod stack;
 
+pub mod crowd;
+pub mod idle;
+pub mod lossy;
 pub mod scenario;
 pub mod soak;
+pub mod stalled;
+pub mod storm;
 
 pub mod bench;
 pub mod bulk;

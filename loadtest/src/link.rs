@@ -20,6 +20,7 @@ use tokio_tun::Tun;
 pub mod check;
 pub mod command;
 mod direction;
+pub(crate) mod namespaces;
 mod packet;
 mod probe;
 

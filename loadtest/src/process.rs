@@ -128,8 +128,13 @@ impl Process {
     }
 
     /// Waits for the end by itself.
-    pub async fn ended(mut self) -> anyhow::Result<Ended> {
-        let Ok(status) = timeout(PATIENCE, self.child.wait()).await else {
+    pub async fn ended(self) -> anyhow::Result<Ended> {
+        self.ended_within(PATIENCE).await
+    }
+
+    /// The same for one that has more to do.
+    pub async fn ended_within(mut self, patience: Duration) -> anyhow::Result<Ended> {
+        let Ok(status) = timeout(patience, self.child.wait()).await else {
             bail!("{} does not end; it printed\n{}{}", self.name, self.stdout(), self.stderr());
         };
         let code = status?.code();

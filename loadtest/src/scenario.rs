@@ -11,8 +11,8 @@ use crate::stack::{Stack, Where};
 use crate::upstream::Upstream;
 
 /// A request that nobody has claimed, beside nginx passing it on.
-pub async fn pass_through(effort: Effort) -> anyhow::Result<Report> {
-    let Ground { binaries, directory, upstream } = Ground::prepare().await?;
+pub async fn pass_through(binaries: Binaries, effort: Effort) -> anyhow::Result<Report> {
+    let Ground { binaries, directory, upstream } = Ground::prepare(binaries).await?;
     let stack = Stack::before(&binaries, &upstream.url(), Where::Pinned).await?;
     let version = nginx::version().await;
     let nginx = match version {
@@ -29,8 +29,8 @@ pub async fn pass_through(effort: Effort) -> anyhow::Result<Report> {
 }
 
 /// A request that a developer has claimed: relay and client together, on each transport.
-pub async fn tunnel(effort: Effort) -> anyhow::Result<Report> {
-    let Ground { binaries, directory: _directory, upstream } = Ground::prepare().await?;
+pub async fn tunnel(binaries: Binaries, effort: Effort) -> anyhow::Result<Report> {
+    let Ground { binaries, directory: _directory, upstream } = Ground::prepare(binaries).await?;
     let stack = Stack::before(&binaries, &upstream.url(), Where::Pinned).await?;
     let app = upstream.address.to_string();
     let alice = stack.developer("alice").await?;
@@ -55,8 +55,7 @@ struct Ground {
 }
 
 impl Ground {
-    async fn prepare() -> anyhow::Result<Self> {
-        let binaries = Binaries::shipped().await?;
+    async fn prepare(binaries: Binaries) -> anyhow::Result<Self> {
         pinned::this(pinned::REST).await;
         let directory = TempDir::with_prefix("culvert-loadtest-")?;
         let upstream = Upstream::start(directory.path()).await?;

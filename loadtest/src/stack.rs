@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail};
+use culvert_client::profile::Profiles;
 use tempfile::TempDir;
 use tokio::process::Command;
 
@@ -42,6 +43,13 @@ pub enum Where {
 #[derive(Clone, Debug)]
 pub struct Home(PathBuf);
 
+impl Home {
+    /// What `culvert login` has kept there.
+    pub fn profiles(&self) -> Profiles {
+        Profiles::at(self.0.join("culvert"))
+    }
+}
+
 impl Stack {
     /// One service, `orders`, in front of `upstream` (as relay.yaml writes it).
     pub async fn before(binaries: &Binaries, upstream: &str, where_to: Where) -> anyhow::Result<Self> {
@@ -52,9 +60,19 @@ impl Stack {
 
     /// With these further sections of relay.yaml, the services among them.
     pub async fn with(binaries: &Binaries, sections: &str, where_to: Where) -> anyhow::Result<Self> {
+        Self::reached_at("127.0.0.1", binaries, sections, where_to).await
+    }
+
+    /// The same where developers dial another address of this machine.
+    pub async fn reached_at(
+        host: &str,
+        binaries: &Binaries,
+        sections: &str,
+        where_to: Where,
+    ) -> anyhow::Result<Self> {
         let directory = TempDir::with_prefix("culvert-")?;
         let file = directory.path().join("relay.yaml");
-        fs::write(&file, relay_yaml("127.0.0.1:0", "127.0.0.1:0", sections))?;
+        fs::write(&file, relay_yaml(&format!("{host}:0"), "127.0.0.1:0", sections))?;
         let (relay, addresses) = serve(binaries, &file, where_to).await?;
         // The next start binds what this one was given.
         let [door, tunnel, admin] = addresses;
@@ -69,7 +87,8 @@ impl Stack {
     pub async fn replace_relay(&mut self) -> anyhow::Result<Process> {
         self.relays += 1;
         let file = self.directory.path().join(format!("relay-{}.yaml", self.relays));
-        fs::write(&file, relay_yaml("127.0.0.1:0", "127.0.0.1:0", &self.sections))?;
+        let tunnel = SocketAddr::new(self.tunnel.ip(), 0).to_string();
+        fs::write(&file, relay_yaml(&tunnel, "127.0.0.1:0", &self.sections))?;
         let (relay, [door, tunnel, admin]) = serve(&self.binaries, &file, self.where_to).await?;
         (self.door, self.tunnel, self.admin) = (door, tunnel, admin);
         Ok(std::mem::replace(&mut self.relay, relay))
@@ -179,10 +198,11 @@ impl Stack {
     }
 }
 
-/// The whole file.
+/// The whole file. Developers dial the tunnel's own address.
 pub fn relay_yaml(tunnel: &str, admin: &str, sections: &str) -> String {
+    let host = tunnel.rsplit_once(':').map_or(tunnel, |(host, _)| host);
     format!(
-        "data: data\ntunnel: {{listen: \"{tunnel}\", names: [\"127.0.0.1\"]}}\nadmin: {{listen: \"{admin}\"}}\n{sections}"
+        "data: data\ntunnel: {{listen: \"{tunnel}\", names: [\"{host}\"]}}\nadmin: {{listen: \"{admin}\"}}\n{sections}"
     )
 }
 

@@ -47,6 +47,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// The most streams that one side lets the other have open: one developer's share of a relay's callers.
 pub const MAX_STREAMS: u32 = 1_000;
 
+/// An exchange that has moved so much, and is not over, is bulk: more than the first windows of a path, so that on a slow one
+/// others would wait for it. On a fast one it is seldom seen before it is over.
+pub const BULK: u64 = 64 * 1024;
+
 /// Which end of the connection this is. A client dials, a relay listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
@@ -193,6 +197,15 @@ impl Tunnel {
         match self {
             Self::Quic(tunnel) => Some(tunnel.rtt()),
             Self::Yamux(tunnel) => tunnel.rtt(),
+        }
+    }
+
+    /// Whether small exchanges may wait for a large one here: one stream under way has moved more than [`BULK`], and all are
+    /// in one order of bytes. Never over QUIC, where they are not.
+    pub fn is_bulk(&self) -> bool {
+        match self {
+            Self::Quic(_) => false,
+            Self::Yamux(tunnel) => tunnel.is_bulk(),
         }
     }
 

@@ -51,6 +51,8 @@ pub struct Tunnel {
     pub names: Vec<String>,
     /// Relays with this authority that serve the same services, this one included: a client has a tunnel to each.
     pub replicas: u32,
+    /// Claims in force at once, of all developers together.
+    pub claims: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -139,6 +141,8 @@ impl Default for Drain {
 
 impl Tunnel {
     pub const LISTEN: &str = "0.0.0.0:4433";
+    /// A few kilobytes each.
+    pub const CLAIMS: usize = 10_000;
 
     /// Where clients may dial, as a join token carries it: the first name, and the port where it is known. Empty where
     /// it is not.

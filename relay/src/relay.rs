@@ -146,7 +146,8 @@ impl Relay {
             .inspect_err(|cause| warn!("listening for `culvert-relay routes` and `kill`: {cause}"))
             .ok();
         let stamps = Stamps::new(&authority.derive(Stamps::PURPOSE), keys.id.to_string());
-        let registry = Registry::new(offered, metrics.tunnels.intercepts.clone(), stamps);
+        let registry =
+            Registry::new(offered, config.tunnel.claims, metrics.tunnels.intercepts.clone(), stamps);
         let addresses = Addresses {
             tunnel: tunnels.address,
             websocket: of_ingresses,

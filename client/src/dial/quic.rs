@@ -74,6 +74,10 @@ impl Carrier {
 
     /// Goes on from another port: the one that is in use may belong to a network that is gone, or be forgotten by a NAT.
     pub(super) fn rebind(&self) -> io::Result<()> {
+        // One that is over needs none, and quinn panics over what it would tell its endpoint of it.
+        if self.connection.close_reason().is_some() {
+            return Ok(());
+        }
         let (socket, _) = socket(self.connection.remote_address())?;
         self.endpoint.rebind(socket)
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::climb::Climb;
 use super::lane::{LaneId, Orders};
-use super::pool::{self, Pool, Pulse, Spare};
+use super::pool::{self, Pool, Spare};
 use crate::dial::UdpBuffers;
 
 /// More replicas than one relay has: what it says is not believed without a limit.
@@ -26,7 +26,7 @@ pub(super) struct Links {
     places: usize,
     /// How many replicas there are, as far as is known.
     wanted: usize,
-    /// When what passes is looked at again: a pulse is counted in looks.
+    /// When what passes is looked at again.
     look_due: Instant,
 }
 
@@ -59,7 +59,6 @@ pub(super) struct Held {
     pub(super) stage: Stage,
     pub(super) doubtful: bool,
     pub(super) orders: Arc<Orders>,
-    pub(super) pulse: Pulse,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +117,7 @@ impl Link {
         self.lanes.iter().filter(|lane| lane.is_good()).min_by_key(|lane| steps(lane.rung()))
     }
 
-    /// Whether its bytes are looked at: for a pool over TCP, and to give up a lane that was dialled in doubt.
+    /// Whether its lanes are looked at: for a pool over TCP, and to give up a lane that was dialled in doubt.
     fn is_looked_at(&self) -> bool {
         let mut good = self.lanes.iter().filter(|lane| lane.is_good());
         good.next().is_some_and(|first| first.rung() != Transport::Quic || good.next().is_some())
@@ -296,12 +295,8 @@ impl Link {
     fn look(&mut self, now: Instant) -> Option<Aim> {
         let best = self.best()?;
         let (rung, place) = (best.rung(), best.place);
-        let mut bulk = Vec::new();
-        for lane in self.lanes.iter_mut().filter(|lane| lane.is_good()) {
-            let traffic = lane.tunnel.traffic();
-            lane.pulse.look(traffic.sent.saturating_add(traffic.received));
-            bulk.push(lane.pulse.is_bulk());
-        }
+        let good = self.lanes.iter().filter(|lane| lane.is_good());
+        let bulk: Vec<_> = good.map(|lane| lane.tunnel.is_bulk()).collect();
         let most = if rung == Transport::Quic { 1 } else { pool::MOST };
         match self.spare.pool(&bulk, most, now) {
             Pool::Enough => None,
@@ -311,7 +306,7 @@ impl Link {
                 Some(Aim::Grow { relay: self.relay.clone(), place, rung })
             }
             Pool::Shrink => {
-                let free = self.lanes.iter_mut().filter(|lane| lane.is_good() && !lane.pulse.is_bulk());
+                let free = self.lanes.iter_mut().filter(|lane| lane.is_good() && !lane.tunnel.is_bulk());
                 if let Some(youngest) = free.max_by_key(|lane| lane.id) {
                     youngest.stage = Stage::Leaving;
                     youngest.orders.retire.cancel();

@@ -1,48 +1,18 @@
 //! How many tunnels a rung over TCP should have: a connection under a multiplexer stalls everything behind a loss, and small
-//! exchanges wait behind a bulk transfer. Pure: it is told the bytes and the time.
+//! exchanges wait behind a bulk transfer. Pure: it is told what there is, and the time.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often the bytes are looked at.
+/// How often the tunnels are looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
-
-/// Looks that count: one second.
-const LOOKS: usize = 4;
-
-/// A tunnel that moved more within those carries a bulk transfer. Where an exchange counts as bulk at the relay, too.
-const BULK: u64 = 256 * 1024;
 
 /// Tunnels on one rung to one replica.
 pub(super) const MOST: usize = 4;
 
 /// A tunnel that nothing has needed for so long is given up.
 const SPARE: Duration = Duration::from_secs(30);
-
-/// What one tunnel has moved lately.
-#[derive(Debug, Default)]
-pub(super) struct Pulse {
-    looks: VecDeque<u64>,
-}
-
-impl Pulse {
-    /// `total`: since the tunnel began.
-    pub(super) fn look(&mut self, total: u64) {
-        if self.looks.len() > LOOKS {
-            self.looks.pop_front();
-        }
-        self.looks.push_back(total);
-    }
-
-    pub(super) fn is_bulk(&self) -> bool {
-        match (self.looks.front(), self.looks.back()) {
-            (Some(first), Some(last)) => last.saturating_sub(*first) > BULK,
-            _ => false,
-        }
-    }
-}
 
 /// What a rung should do about its tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,23 +49,6 @@ impl Spare {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_bulk_transfer_is_told_from_a_trickle_and_from_a_past_one() {
-        let mut pulse = Pulse::default();
-        for look in 0..10 {
-            pulse.look(look * 60_000);
-            assert!(!pulse.is_bulk());
-        }
-        for look in 0..4 {
-            pulse.look(540_000 + look * 100_000);
-        }
-        assert!(pulse.is_bulk());
-        for _ in 0..5 {
-            pulse.look(840_000);
-        }
-        assert!(!pulse.is_bulk());
-    }
 
     #[test]
     fn one_tunnel_is_kept_free_of_bulk_and_no_more() {

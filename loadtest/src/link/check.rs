@@ -1,19 +1,17 @@
 //! `cargo loadtest link check`: what was asked of a link beside what ping, UDP and TCP find, each end in a network namespace
 //! of its own.
 
-use std::process::Command as Blocking;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tokio::process::Command;
 
+use super::namespaces::{FAR, Namespaces};
 use super::{Link, Settings};
 use crate::figures::Table;
 use crate::process::Process;
 
-const NEAR: &str = "10.99.77.1";
-const FAR: &str = "10.99.77.2";
 /// What the near end becomes when its address changes: of the same network, so that it is routed.
 const ELSEWHERE: &str = "10.99.77.9";
 
@@ -93,34 +91,7 @@ pub fn table(rows: &[Row]) -> String {
     table.render()
 }
 
-/// Two, named as the devices in them; gone when this is dropped.
-#[derive(Debug)]
-struct Namespaces {
-    near: String,
-    far: String,
-}
-
 impl Namespaces {
-    fn make() -> anyhow::Result<Self> {
-        let this = std::process::id();
-        // A device's name has 15 bytes.
-        let namespaces = Self { near: format!("cvn{this}"), far: format!("cvf{this}") };
-        ip(&["netns", "add", &namespaces.near])?;
-        ip(&["netns", "add", &namespaces.far])?;
-        Ok(namespaces)
-    }
-
-    /// Each device goes into its namespace, and is up.
-    fn join(&self) -> anyhow::Result<()> {
-        for (name, address) in [(&self.near, NEAR), (&self.far, FAR)] {
-            ip(&["link", "set", "dev", name, "netns", name])?;
-            ip(&["-n", name, "link", "set", "lo", "up"])?;
-            ip(&["-n", name, "addr", "add", &format!("{address}/24"), "dev", name])?;
-            ip(&["-n", name, "link", "set", "dev", name, "up"])?;
-        }
-        Ok(())
-    }
-
     /// The mean round trip, in ms.
     async fn ping(&self) -> anyhow::Result<f64> {
         let said = self.pinged().await?;
@@ -153,23 +124,4 @@ impl Namespaces {
         }
         ended.stdout.trim().parse().with_context(|| format!("reading {}", ended.stdout))
     }
-}
-
-impl Drop for Namespaces {
-    fn drop(&mut self) {
-        for name in [&self.near, &self.far] {
-            // Nobody is left to be told.
-            let _ = ip(&["netns", "del", name]);
-        }
-    }
-}
-
-fn ip(arguments: &[&str]) -> anyhow::Result<()> {
-    let said =
-        Blocking::new("ip").args(arguments).output().context("running ip (apt-get install iproute2)")?;
-    if !said.status.success() {
-        let why = String::from_utf8_lossy(&said.stderr);
-        bail!("ip {}: {} (wants root)", arguments.join(" "), why.trim());
-    }
-    Ok(())
 }

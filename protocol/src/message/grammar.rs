@@ -31,8 +31,7 @@ pub fn is_value(bytes: &[u8]) -> bool {
 /// but never white space, a control byte, a fragment or a byte beyond ASCII.
 pub fn is_target(bytes: &[u8]) -> bool {
     bytes == b"*"
-        || bytes.first() == Some(&b'/')
-            && every(bytes, |byte| matches!(byte, b'!'..=b'~') && byte != b'#')
+        || bytes.first() == Some(&b'/') && every(bytes, |byte| matches!(byte, b'!'..=b'~') && byte != b'#')
 }
 
 /// `host [":" port]` of RFC 3986 §3.2.2, without user information; nothing that could be a path or a list.

@@ -8,7 +8,7 @@
 //!   dropped unfinished never leaves with a FIN.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -114,6 +114,10 @@ impl Yamux {
         Traffic { sent: seen.sent.load(Ordering::Relaxed), received: seen.received.load(Ordering::Relaxed) }
     }
 
+    pub(super) fn is_bulk(&self) -> bool {
+        self.handle.tunnel.bulk.load(Ordering::Relaxed) > 0
+    }
+
     fn held(&self, permit: OwnedSemaphorePermit) -> Held {
         Held { _permit: permit, _handle: Arc::clone(&self.handle) }
     }
@@ -146,6 +150,8 @@ struct Tunnel {
     /// Signals that wait for the driver. At most two for each stream (a stop and a reset), and each keeps its
     /// stream's permit, so that the limits of streams bound this queue too.
     signals: Mutex<VecDeque<(Arc<StreamShared>, Signal)>>,
+    /// Streams under way that have moved more than [`super::BULK`].
+    bulk: AtomicUsize,
     /// What the wire tells the driver.
     seen: Seen,
 }
@@ -199,6 +205,7 @@ impl Tunnel {
             driver: AtomicWaker::new(),
             registry: Mutex::default(),
             signals: Mutex::default(),
+            bulk: AtomicUsize::new(0),
             seen: Seen {
                 heard: AtomicBool::new(false),
                 spoke: AtomicBool::new(false),

@@ -20,13 +20,14 @@ pub(super) struct File {
     pub(super) drain: Option<DrainKeys>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TunnelKeys {
     pub(super) listen: Option<Text>,
     pub(super) websocket: Option<Text>,
     pub(super) names: Option<Spanned<Vec<Text>>>,
     pub(super) replicas: Option<Text>,
+    pub(super) claims: Option<Text>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -44,8 +44,7 @@ pub(super) fn config(file: File, beside: &Path) -> Result<Config, Problem> {
 }
 
 fn tunnel(keys: Option<TunnelKeys>, taken: &mut Taken) -> Result<Tunnel, Problem> {
-    let (listen, websocket, names, replicas) = keys
-        .map_or((None, None, None, None), |keys| (keys.listen, keys.websocket, keys.names, keys.replicas));
+    let TunnelKeys { listen, websocket, names, replicas, claims } = keys.unwrap_or_default();
     let listen = listen_address(listen.as_ref(), Tunnel::LISTEN, "tunnel", taken)?;
     let websocket = websocket
         .map(|typed| listen_address(Some(&typed), Tunnel::LISTEN, "tunnel.websocket", taken))
@@ -58,7 +57,8 @@ fn tunnel(keys: Option<TunnelKeys>, taken: &mut Taken) -> Result<Tunnel, Problem
         Some(names) => names.value.into_iter().map(server_name).collect::<Result<_, _>>()?,
     };
     let replicas = replicas.map_or(Ok(1), |typed| self::replicas(&typed))?;
-    Ok(Tunnel { listen, websocket, names, replicas })
+    let claims = claims.map_or(Ok(Tunnel::CLAIMS), |typed| count(&typed))?;
+    Ok(Tunnel { listen, websocket, names, replicas, claims })
 }
 
 /// Without names, what reaches the relay from its own machine, and the address it listens on when that is a certain one.

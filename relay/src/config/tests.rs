@@ -42,7 +42,7 @@ fn every_key_does_what_it_says() {
     let config = parse(
         r#"
 data: /var/lib/culvert
-tunnel: {listen: "0.0.0.0:4433", names: [relay.example.com, 127.0.0.1]}
+tunnel: {listen: "0.0.0.0:4433", names: [relay.example.com, 127.0.0.1], claims: 500}
 admin: {listen: "127.0.0.1:9090"}
 limits: {connect: 500ms, connections: 50}
 drain: {grace: 0s}
@@ -57,6 +57,7 @@ services:
     .unwrap();
     assert_eq!(config.data, Path::new("/var/lib/culvert"));
     assert_eq!(config.tunnel.names, ["relay.example.com", "127.0.0.1"]);
+    assert_eq!(config.tunnel.claims, 500);
     assert_eq!(config.drain.grace, Duration::ZERO);
     let [orders, carts] = &config.services[..] else { panic!("two services") };
     assert!(orders.all_traffic && !carts.all_traffic);
@@ -319,6 +320,7 @@ fn a_mistake_is_named_with_its_place_and_what_to_do() {
         (with("tunnel: {names: [^'a b']}"), "`a b` is neither a host name nor an address"),
         (with("tunnel: {names: ^[]}"), "no names"),
         (with("tunnel: {listen: ^x}"), "`x` is not an address"),
+        (with("tunnel: {claims: ^0}"), "`0` is not a number from 1 to 1000000"),
         (with("drain: {grace: ^10}"), "`10` is not a time: write 500ms, 10s, 2m or 1h"),
         (with("drain: {grace: ^25h}"), "`25h` is not a time"),
         (with("limits: {connect: ^0s}"), "`0s` is not a time"),

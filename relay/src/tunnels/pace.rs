@@ -1,5 +1,5 @@
-//! How fast one session may change its claims. Each change compiles a service's routes anew and is a line in the log: a
-//! client in a loop is not to keep the relay busy with either. Holds no clock: the caller says what time it is.
+//! How fast one session may change its claims. Each change makes a service's next table and is a line in the log: a client
+//! in a loop is not to keep the relay busy with either. Holds no clock: the caller says what time it is.
 
 use std::time::Duration;
 

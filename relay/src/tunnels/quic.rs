@@ -8,35 +8,51 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use super::leaving::Turned;
-use super::strangers::{Room, Seat};
+use super::strangers::{Line, Room, Seat};
 use super::tls::Configs;
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
 
 /// Takes connections in until the relay drains.
 pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port: &Arc<Port>) {
+    let seats = &port.strangers.quic;
+    let mut line = Line::new();
     loop {
         let incoming = tokio::select! {
             biased;
             () = port.drain.cancelled() => break,
+            () = seats.freed(), if !line.is_empty() => {
+                while let Some((seat, incoming)) = line.next(seats) {
+                    spawn(incoming, seat, tls, port);
+                }
+                continue;
+            }
             incoming = endpoint.accept() => incoming,
         };
         let Some(incoming) = incoming else { break };
         let (address, proven) = (incoming.remote_address().ip(), incoming.remote_address_validated());
-        match port.strangers.quic.room(address, proven) {
+        match seats.room(address, proven) {
             Room::Seat(seat) => spawn(incoming, seat, tls, port),
             Room::Unproven => {
                 port.metrics.refused("retry");
                 // Fails only for an address that is proven already, which was seen to above.
                 let _ = incoming.retry();
             }
+            // Who has not proved it, and finds no seat at all, may be anybody: the client says it again by itself.
+            Room::None if !proven => busy(incoming, port),
             Room::None => {
-                port.metrics.refused("busy");
-                // Not refused: the client says it again by itself, and there may be room by then.
-                incoming.ignore();
+                if let Err(incoming) = line.join(address, incoming) {
+                    busy(incoming, port);
+                }
             }
         }
     }
     endpoint.set_server_config(None);
+}
+
+fn busy(incoming: quinn::Incoming, port: &Port) {
+    port.metrics.refused("busy");
+    // Not refused: there may be room by the time that it is said again.
+    incoming.ignore();
 }
 
 fn spawn(incoming: quinn::Incoming, seat: Seat, tls: &Arc<Configs>, port: &Arc<Port>) {

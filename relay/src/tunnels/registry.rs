@@ -4,6 +4,8 @@
 //! Everything changes under one lock that is never held across an await, and everything is undone by the drop of a
 //! guard: a task that panics or is aborted leaves no dead route behind.
 
+mod claims;
+mod counts;
 mod ended;
 mod expiry;
 mod killing;
@@ -11,13 +13,14 @@ mod listing;
 mod refused;
 mod stamps;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use culvert_certs::DeveloperName;
 use culvert_protocol::hello::{FromRelay, Stamp, UnixMillis};
-use culvert_protocol::intercept::{Intercept, ServiceName};
+use culvert_protocol::intercept::{Intercept, Matcher, ServiceName};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
@@ -27,16 +30,16 @@ use tracing::info;
 use super::claim::{self, Away, Claim, Lane};
 use super::session::{Session, SessionId};
 use crate::policy::{self, Verb};
-use crate::routes::Routes;
+use crate::routes::{Matching, Routes};
 
+use claims::Claims;
+use counts::Counts;
 pub(crate) use ended::Ended;
 pub(crate) use refused::Refused;
 pub(crate) use stamps::Stamps;
 
 /// Claims of one identity, over all its sessions.
 pub(crate) const CLAIMS_PER_IDENTITY: usize = 200;
-/// Claims in all: what one relay compiles and keeps in memory.
-const CLAIMS: usize = 10_000;
 /// Tunnels of one identity: a CI system runs many jobs under one name, but a loop is not to fill the relay.
 const SESSIONS_PER_IDENTITY: usize = 1_000;
 /// Tunnels in all. Each idle one costs some tens of kilobytes.
@@ -50,6 +53,8 @@ pub(crate) struct Registry {
     /// As configured: none is added while the relay runs.
     services: HashMap<ServiceName, Offered>,
     held: Mutex<Held>,
+    /// Claims in all.
+    most: usize,
     in_force: Gauge,
     stamps: Stamps,
     /// Something will end by itself sooner than was known.
@@ -67,7 +72,9 @@ struct Offered {
 #[derive(Debug, Default)]
 struct Held {
     sessions: HashMap<SessionId, Arc<Session>>,
-    claims: Vec<Entry>,
+    /// How many of those each developer has.
+    tunnels: Counts<DeveloperName>,
+    claims: Claims,
     last: u64,
 }
 
@@ -77,6 +84,8 @@ struct Entry {
     age: u64,
     /// When the time that it was asked for is over.
     expires: Option<Instant>,
+    /// When it is looked at for that, or because its owner did not come back.
+    scheduled: Option<Instant>,
     claim: Arc<Claim>,
 }
 
@@ -119,6 +128,7 @@ pub(crate) struct Admission {
 impl Registry {
     pub(crate) fn new(
         services: impl IntoIterator<Item = (ServiceName, Vec<String>, policy::Terms)>,
+        most: usize,
         in_force: Gauge,
         stamps: Stamps,
     ) -> Arc<Self> {
@@ -126,7 +136,7 @@ impl Registry {
             .into_iter()
             .map(|(name, listen, terms)| (name, Offered { listen, terms, table: Table::default() }))
             .collect();
-        Arc::new(Self { services, held: Mutex::default(), in_force, stamps, due: Notify::new() })
+        Arc::new(Self { services, held: Mutex::default(), most, in_force, stamps, due: Notify::new() })
     }
 
     /// What the front door of a service reads. Empty for ever for a service that is not configured.
@@ -138,10 +148,10 @@ impl Registry {
     pub(crate) fn admit(self: &Arc<Self>, session: &Arc<Session>) -> Result<Admission, Refused> {
         let mut held = self.held.lock();
         let name = &session.identity.name;
-        let same = held.sessions.values().filter(|other| other.identity.name == *name).count();
-        if held.sessions.len() >= SESSIONS || same >= SESSIONS_PER_IDENTITY {
+        if held.sessions.len() >= SESSIONS || held.tunnels.of(name) >= SESSIONS_PER_IDENTITY {
             return Err(Refused::TooManySessions);
         }
+        held.tunnels.add(name);
         held.sessions.insert(session.id, Arc::clone(session));
         Ok(Admission { registry: Arc::clone(self), id: session.id })
     }
@@ -178,9 +188,13 @@ impl Registry {
             listen: offered.listen.clone(),
             joined,
         };
-        if let Some(entry) = held.claims.iter().find(|entry| entry.is_held_by(session, &intercept)) {
-            entry.claim.join(lane);
-            return Ok(registration(&entry.claim, true));
+        let same =
+            held.claims.named(owner, &intercept.name).find(|entry| entry.is_held_by(session, &intercept));
+        if let Some(Entry { claim, .. }) = same {
+            let claim = Arc::clone(claim);
+            claim.join(lane);
+            held.claims.reschedule(claim.fence);
+            return Ok(registration(&claim, true));
         }
 
         let now = SystemTime::now();
@@ -190,33 +204,31 @@ impl Registry {
         if left == Some(Duration::ZERO) {
             return Err(Refused::Expired);
         }
-        let (conflicts, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut held.claims)
-            .into_iter()
-            .partition(|entry| entry.conflicts(session, &intercept));
-        // The earliest that a relay vouches for wins, on every relay alike.
-        let later = |entry: &Entry| {
-            let stamp = stamped.as_ref()?;
-            let theirs = (UnixMillis::from(entry.claim.since), &entry.claim.witness);
-            ((stamp.since, &stamp.relay) < theirs).then_some(())
+        let near = held.near(offered, owner, &intercept);
+        let of = |fits: &dyn Fn(&Entry) -> bool| -> Vec<u64> {
+            near.iter().copied().filter(|fence| held.claims.get(*fence).is_some_and(fits)).collect()
         };
-        if let Some(entry) = conflicts.iter().find(|entry| later(entry).is_none()) {
-            let refused = Refused::Conflict {
+        let conflicts = of(&|entry| entry.conflicts(session, &intercept));
+        // The earliest that a relay vouches for wins, on every relay alike.
+        let stays = |entry: &&Entry| {
+            let theirs = (UnixMillis::from(entry.claim.since), &entry.claim.witness);
+            stamped.as_ref().is_none_or(|stamp| (stamp.since, &stamp.relay) >= theirs)
+        };
+        if let Some(entry) = conflicts.iter().filter_map(|fence| held.claims.get(*fence)).find(stays) {
+            return Err(Refused::Conflict {
                 with: entry.claim.intercept.matcher.clone(),
                 holder: entry.claim.holder(),
-            };
-            held.claims = rest;
-            held.claims.extend(conflicts);
-            return Err(refused);
+            });
         }
-        let (superseded, kept): (Vec<_>, Vec<_>) =
-            rest.into_iter().partition(|entry| entry.yields_to(session, &intercept));
-        held.claims = kept;
-        if superseded.is_empty() && conflicts.is_empty() {
-            let own = held.claims.iter().filter(|entry| entry.claim.owner == *owner).count();
-            if own >= CLAIMS_PER_IDENTITY || held.claims.len() >= CLAIMS {
-                return Err(Refused::TooManyClaims);
-            }
+        let superseded = of(&|entry| entry.yields_to(session, &intercept));
+        let full = held.claims.owned_by(owner) >= CLAIMS_PER_IDENTITY || held.claims.len() >= self.most;
+        if full && superseded.is_empty() && conflicts.is_empty() {
+            return Err(Refused::TooManyClaims);
         }
+        let mut take = |fences: Vec<u64>| -> Vec<Entry> {
+            fences.into_iter().filter_map(|fence| held.claims.remove(fence)).collect()
+        };
+        let (superseded, conflicts) = (take(superseded), take(conflicts));
 
         // What has matched the same requests so far keeps its place: coming back does not change who wins.
         let before = superseded.iter().find(|entry| entry.claim.intercept.is_on_the_requests_of(&intercept));
@@ -240,15 +252,21 @@ impl Registry {
         };
         let claim = Claim::new(terms, lane);
         let registration = registration(&claim, false);
-        held.claims.push(Entry { age, expires: left.map(|left| Instant::now() + left), claim });
-        self.publish(&held, &service);
-        let gone = superseded.iter().map(|entry| (entry, Ended::Superseded));
-        for (entry, ended) in gone.chain(conflicts.iter().map(|entry| (entry, Ended::Denied))) {
-            if entry.claim.intercept.service != service {
-                self.publish(&held, &entry.claim.intercept.service);
+        let expires = left.map(|left| Instant::now() + left);
+        held.claims.insert(Entry { age, expires, scheduled: None, claim });
+        let gone: Vec<_> = superseded.iter().chain(&conflicts).collect();
+        self.publish(&held, &service, &gone, held.claims.get(fence));
+        for entry in &superseded {
+            let other = &entry.claim.intercept.service;
+            if *other != service {
+                self.publish(&held, other, &[entry], None);
             }
-            entry.claim.wake();
-            ended.log(&entry.claim, false);
+        }
+        for (entries, ended) in [(&superseded, Ended::Superseded), (&conflicts, Ended::Denied)] {
+            for Entry { claim, .. } in entries {
+                claim.wake();
+                ended.log(claim, false);
+            }
         }
         drop(held);
 
@@ -272,10 +290,7 @@ impl Registry {
     /// Takes one session's part out of a claim.
     fn part(&self, registration: &Registration) {
         let mut held = self.held.lock();
-        let Some(at) = held.claims.iter().position(|entry| entry.claim.fence == registration.claim) else {
-            return;
-        };
-        let Some(entry) = held.claims.get(at) else { return };
+        let Some(entry) = held.claims.get(registration.claim) else { return };
         let claim = Arc::clone(&entry.claim);
         let lane = claim.lanes().into_iter().find(|lane| lane.fence == registration.fence);
         let (Some(lane), Some(0)) = (lane, claim.part(registration.fence)) else { return };
@@ -288,30 +303,52 @@ impl Registry {
         {
             Some(until) if until > now => {
                 claim.leave_for(Away { since, last_seen: lane.session.last_seen(), until });
+                held.claims.reschedule(claim.fence);
                 let Intercept { service, name, .. } = &claim.intercept;
                 info!(%service, %name, owner = %claim.owner, "a claim's owner is gone, and expected back");
                 self.due.notify_one();
             }
             _ => {
-                held.claims.remove(at);
-                self.publish(&held, &claim.intercept.service);
+                if let Some(entry) = held.claims.remove(claim.fence) {
+                    self.publish(&held, &claim.intercept.service, &[&entry], None);
+                }
                 claim.wake();
                 registration.ended.log(&claim, registration.quiet);
             }
         }
     }
 
-    /// Compiles a service's claims anew. Costs what the service has claims, at each change of one of them.
-    fn publish(&self, held: &Held, service: &ServiceName) {
+    /// Makes a service's next table out of the one that is read now: without those that are gone, as far as they were in it,
+    /// and with the one that came.
+    fn publish(&self, held: &Held, service: &ServiceName, gone: &[&Entry], came: Option<&Entry>) {
         self.in_force.set(i64::try_from(held.claims.len()).unwrap_or(i64::MAX));
-        if let Some(offered) = self.services.get(service) {
-            let claims = held.claims.iter().filter(|entry| entry.claim.intercept.service == *service);
-            let routes =
-                Routes::build(claims.map(|entry| {
-                    (entry.claim.intercept.matcher.clone(), entry.age, Arc::clone(&entry.claim))
-                }));
-            offered.table.store(Arc::new(routes));
+        let Some(offered) = self.services.get(service) else { return };
+        let mut routes = Routes::clone(&offered.table.load());
+        for Entry { age, claim, .. } in gone.iter().filter(|entry| entry.claim.intercept.service == *service)
+        {
+            routes.remove(*age, &claim.intercept.matcher);
         }
+        if let Some(Entry { age, claim, .. }) = came {
+            routes.insert(*age, Arc::clone(claim));
+        }
+        offered.table.store(Arc::new(routes));
+    }
+}
+
+impl Held {
+    /// Every claim that a new one may be in the way of, by fence: few others are among them.
+    fn near(&self, offered: &Offered, owner: &DeveloperName, new: &Intercept) -> BTreeSet<u64> {
+        let wider = offered.table.load();
+        let wider = wider.covering(&new.matcher).into_iter().map(|claim| claim.fence);
+        let narrower = self.claims.within(&new.service, &new.matcher);
+        let own = self.claims.named(owner, &new.name).map(|entry| entry.claim.fence);
+        wider.chain(narrower).chain(own).collect()
+    }
+}
+
+impl Matching for Arc<Claim> {
+    fn matcher(&self) -> &Matcher {
+        &self.intercept.matcher
     }
 }
 
@@ -372,7 +409,10 @@ impl Drop for Registration {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.registry.held.lock().sessions.remove(&self.id);
+        let mut held = self.registry.held.lock();
+        if let Some(session) = held.sessions.remove(&self.id) {
+            held.tunnels.remove(&session.identity.name);
+        }
     }
 }
 

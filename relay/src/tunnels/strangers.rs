@@ -1,6 +1,7 @@
 //! Everybody on the tunnel port who has not proved yet who they are: how many at once, how often they are logged, and
 //! how often one address may guess. Holds addresses and counts, bounded, and no connection.
 
+mod line;
 mod seats;
 
 use std::collections::HashMap;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+pub(crate) use line::Line;
 pub(crate) use seats::{Room, Seat, Seats};
 
 /// One log line and so many failed tries per address in this long.

@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::join::Joiner;
 use super::leaving::{Turned, report};
-use super::strangers::{Seat, Seats};
+use super::strangers::{Line, Seat, Seats};
 use super::websocket::{self, Outer};
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
 
@@ -69,20 +69,32 @@ pub(super) async fn accept(listener: TcpListener, seats: &Seats, tls: &Arc<Confi
         let place = seats.place().await?;
         Some((place, listener.accept().await))
     };
+    let mut line = Line::new();
+    let spawn = |stream, remote, seat| {
+        let arrival = Arrival::Tls(stream, remote);
+        port.tasks.spawn(run(arrival, seat, Arc::clone(tls), Arc::clone(port)));
+    };
     loop {
         let accepted = tokio::select! {
             biased;
             () = port.drain.cancelled() => break,
+            () = seats.freed(), if !line.is_empty() => {
+                while let Some((seat, (stream, remote))) = line.next(seats) {
+                    spawn(stream, remote, seat);
+                }
+                continue;
+            }
             accepted = next() => accepted,
         };
         match accepted {
             Some((place, Ok((stream, remote)))) => match place.of(remote.ip()) {
-                Some(seat) => {
-                    let arrival = Arrival::Tls(stream, remote);
-                    port.tasks.spawn(run(arrival, seat, Arc::clone(tls), Arc::clone(port)));
+                Some(seat) => spawn(stream, remote, seat),
+                // Where there is no room for it either, the connection is closed with this.
+                None => {
+                    if line.join(remote.ip(), (stream, remote)).is_err() {
+                        report(Err(Turned::Crowd), remote, port);
+                    }
                 }
-                // The connection is closed with this: waiting is what keeps others out.
-                None => report(Err(Turned::Crowd), remote, port),
             },
             Some((_, Err(cause))) => {
                 port.metrics.refused("accept");

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -15,7 +15,7 @@ use tokio::io::ReadBuf;
 
 use super::signal::Signal;
 use super::{Held, Tunnel};
-use crate::tunnel::StreamError;
+use crate::tunnel::{BULK, StreamError};
 
 /// What both halves, the driver and the wire know about one stream.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ pub(super) struct Shared {
     /// Our half ended in order.
     finished: AtomicBool,
     halves: AtomicU8,
+    /// Bytes, both ways.
+    moved: AtomicU64,
     reader: AtomicWaker,
     writer: AtomicWaker,
     /// Empty while the stream waits to be accepted.
@@ -56,6 +58,7 @@ impl Shared {
             wrote: AtomicBool::new(false),
             finished: AtomicBool::new(false),
             halves: AtomicU8::new(0),
+            moved: AtomicU64::new(0),
             reader: AtomicWaker::new(),
             writer: AtomicWaker::new(),
             held: OnceLock::new(),
@@ -122,6 +125,14 @@ impl Shared {
         }
     }
 
+    fn moved(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or_default();
+        let before = self.moved.fetch_add(bytes, Ordering::Relaxed);
+        if before <= BULK && before + bytes > BULK {
+            self.tunnel.bulk.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn over(&self) -> Option<StreamError> {
         self.tunnel.end.get().cloned().map(StreamError::Tunnel)
     }
@@ -142,6 +153,9 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.tunnel.forget(self.id, !*self.finished.get_mut());
+        if *self.moved.get_mut() > BULK {
+            self.tunnel.bulk.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -158,7 +172,7 @@ impl Reader {
     }
 
     pub(in crate::tunnel) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        self.poll_with(cx, |mut stream, cx| {
+        let read = self.poll_with(cx, |mut stream, cx| {
             loop {
                 match stream.as_mut().poll_next(cx) {
                     // An acknowledgement, or a frame that only opens or ends the stream.
@@ -170,7 +184,11 @@ impl Reader {
                     Poll::Pending => return Poll::Pending,
                 }
             }
-        })
+        });
+        if let Poll::Ready(Ok(Some(chunk))) = &read {
+            self.shared.moved(chunk.len());
+        }
+        read
     }
 
     pub(in crate::tunnel) fn poll_read(
@@ -181,6 +199,7 @@ impl Reader {
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         let read = self.poll_with(cx, |stream, cx| {
             let read = match stream.poll_read(cx, buffer.initialize_unfilled()) {
                 Poll::Ready(Ok(read)) => read,
@@ -190,6 +209,7 @@ impl Reader {
             buffer.advance(read);
             Poll::Ready((read > 0).then_some(()))
         });
+        self.shared.moved(buffer.filled().len() - before);
         read.map_ok(|_| ())
     }
 
@@ -264,7 +284,11 @@ impl Writer {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.poll_with(cx, |stream, cx| stream.poll_write(cx, bytes))
+        let written = self.poll_with(cx, |stream, cx| stream.poll_write(cx, bytes));
+        if let Poll::Ready(Ok(written)) = written {
+            self.shared.moved(written);
+        }
+        written
     }
 
     /// Queues the FIN behind the bytes before it; the driver writes both at once if it was not faster.

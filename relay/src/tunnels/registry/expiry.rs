@@ -16,7 +16,7 @@ impl Registry {
         loop {
             let now = Instant::now();
             self.end_due(now);
-            let next = self.held.lock().claims.iter().filter_map(Entry::due).min().unwrap_or(now + FAR);
+            let next = self.held.lock().claims.next_due().unwrap_or(now + FAR);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.due.notified() => {}
@@ -27,24 +27,22 @@ impl Registry {
 
     fn end_due(&self, now: Instant) {
         let mut held = self.held.lock();
-        let (due, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut held.claims)
-            .into_iter()
-            .partition(|entry| entry.due().is_some_and(|due| due <= now));
-        held.claims = kept;
-        for Entry { claim, expires, .. } in due {
+        for fence in held.claims.due_by(now) {
+            let Some(entry) = held.claims.remove(fence) else { continue };
+            let Entry { claim, expires, .. } = &entry;
             let over = expires.is_some_and(|expires| expires <= now);
-            self.publish(&held, &claim.intercept.service);
+            self.publish(&held, &claim.intercept.service, &[&entry], None);
             for lane in claim.lanes() {
                 lane.session.tell(Refused::Expired.denial(lane.number));
             }
             claim.wake();
-            if over { Ended::Expired } else { Ended::Lost }.log(&claim, false);
+            if over { Ended::Expired } else { Ended::Lost }.log(claim, false);
         }
     }
 }
 
 impl Entry {
-    fn due(&self) -> Option<Instant> {
+    pub(super) fn due(&self) -> Option<Instant> {
         let away = self.claim.away().map(|away| away.until);
         self.expires.into_iter().chain(away).min()
     }

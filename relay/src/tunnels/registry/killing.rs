@@ -34,14 +34,13 @@ impl Registry {
                 session.instance == client.instance && session.identity.name == client.identity.name
             })
         };
-        let (killed, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut held.claims).into_iter().partition(|Entry { claim, .. }| {
-                claim.intercept.name.as_str() == what
-                    || claim.lanes().iter().any(|lane| of_client(&lane.session))
-            });
-        held.claims = kept;
-        for Entry { claim, .. } in &killed {
-            self.publish(&held, &claim.intercept.service);
+        let meant = |Entry { claim, .. }: &&Entry| {
+            claim.intercept.name.as_str() == what || claim.lanes().iter().any(|lane| of_client(&lane.session))
+        };
+        let fences: Vec<_> = held.claims.iter().filter(meant).map(|entry| entry.claim.fence).collect();
+        let killed: Vec<_> = fences.into_iter().filter_map(|fence| held.claims.remove(fence)).collect();
+        for entry in &killed {
+            self.publish(&held, &entry.claim.intercept.service, &[entry], None);
         }
         let tunnels: Vec<_> = held.sessions.values().filter(|session| of_client(session)).cloned().collect();
         drop(held);

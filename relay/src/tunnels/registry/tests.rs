@@ -3,6 +3,7 @@
 use culvert_protocol::hello::DeniedCode;
 use culvert_protocol::intercept::Matcher;
 use culvert_protocol::message::{Fields, RequestHead};
+use proptest::prelude::*;
 
 use super::*;
 use crate::tunnels::tests::dialer::{People, intercept};
@@ -17,10 +18,15 @@ fn registry() -> Arc<Registry> {
 }
 
 fn replica(relay: &str) -> Arc<Registry> {
+    registry_of(relay, 10_000)
+}
+
+/// With room for so many claims.
+fn registry_of(relay: &str, most: usize) -> Arc<Registry> {
     let service = |name: &str, all_traffic| {
         (name.parse().unwrap(), vec!["127.0.0.1:8080".to_owned()], policy::Terms { all_traffic })
     };
-    Registry::new([service("orders", true), service("carts", false)], Gauge::default(), stamps(relay))
+    Registry::new([service("orders", true), service("carts", false)], most, Gauge::default(), stamps(relay))
 }
 
 /// Whose session a request to `orders` with this header goes to.
@@ -209,6 +215,77 @@ fn one_person_cannot_fill_the_relay() {
     let _superseding_is_not_one_more = claim(&alice, 199).unwrap();
     held.truncate(10);
     let _room_again = claim(&alice, 200).unwrap();
+}
+
+#[test]
+fn a_relay_takes_as_many_claims_as_it_was_told_to() {
+    let (people, registry) = (People::new(), registry_of("r1", 2));
+    let (alice, bob) = (people.session("alice", "laptop", 1), people.session("bob", "desk", 2));
+    let first = registry.claims(&alice, 1, intercept("a", "orders", "x-user=a")).unwrap();
+    let _second = registry.claims(&bob, 1, intercept("b", "orders", "x-user=b")).unwrap();
+    let third = || registry.claims(&bob, 2, intercept("c", "orders", "x-user=c"));
+    assert_eq!(third().unwrap_err(), Refused::TooManyClaims);
+    drop(first);
+    let _third = third().unwrap();
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Who claims what, under which name.
+    Claim(usize, Intercept),
+    /// The so-manieth of the guards that there are is dropped.
+    Drop(prop::sample::Index),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let conditions = prop::collection::vec(prop::sample::select(&["a=1", "a=2", "b=1", "c=1"][..]), 0..4);
+    let names = prop::sample::select(&["one", "two", "three", "four"][..]);
+    let services = prop::sample::select(&["orders", "orders", "carts"][..]);
+    let claim = (0..3usize, names, services, conditions).prop_map(|(who, name, service, conditions)| {
+        let matcher = Matcher::new(conditions.iter().map(|text| text.parse().unwrap())).unwrap();
+        Step::Claim(who, Intercept { matcher, ..intercept(name, service, "") })
+    });
+    prop_oneof![3 => claim, 1 => any::<prop::sample::Index>().prop_map(Step::Drop)]
+}
+
+#[test]
+fn who_is_in_the_way_is_found_as_reading_every_claim_would() {
+    let people = People::new();
+    let sessions: Vec<_> =
+        [("alice", 1), ("bob", 2), ("carol", 3)].map(|(name, at)| people.session(name, name, at)).into();
+    proptest!(ProptestConfig::with_cases(64), |(steps in prop::collection::vec(step(), 1..60))| {
+        let (registry, mut guards) = (registry(), Vec::new());
+        for (number, step) in (0..).zip(steps) {
+            match step {
+                Step::Drop(which) if !guards.is_empty() => drop(guards.swap_remove(which.index(guards.len()))),
+                Step::Drop(_) => {}
+                Step::Claim(who, new) => {
+                    let session = &sessions[who];
+                    let held = registry.held.lock();
+                    let near = held.near(&registry.services[&new.service], &session.identity.name, &new);
+                    for entry in held.claims.iter() {
+                        if entry.conflicts(session, &new) || entry.yields_to(session, &new) {
+                            prop_assert!(near.contains(&entry.claim.fence), "{entry:?}");
+                        }
+                    }
+                    drop(held);
+                    guards.extend(registry.claims(session, number, new));
+                }
+            }
+            // What the front door reads is what is held.
+            let held = registry.held.lock();
+            for (name, offered) in &registry.services {
+                let table = offered.table.load();
+                let all = Matcher::new(["a=1", "a=2", "b=1", "c=1"].map(|text| text.parse().unwrap())).unwrap();
+                let mut read: Vec<_> = table.covering(&all).iter().map(|claim| claim.fence).collect();
+                read.sort_unstable();
+                let of_it = held.claims.iter().filter(|entry| entry.claim.intercept.service == *name);
+                prop_assert_eq!(read, of_it.map(|entry| entry.claim.fence).collect::<Vec<_>>());
+            }
+        }
+        drop(guards);
+        prop_assert!(registry.held.lock().claims.is_forgotten());
+    });
 }
 
 #[test]

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use super::Session;
+use culvert_protocol::tunnel::BULK;
 
-/// An exchange that has moved so much is bulk: more than one window of the links that matter, so that small ones would wait.
-const BULK: u64 = 256 * 1024;
+use super::Session;
 
 #[derive(Debug, Default)]
 pub(crate) struct Load {

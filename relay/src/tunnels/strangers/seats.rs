@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Handshakes at once. Each may hold a ClientHello of 64 KiB and a core for a millisecond or two.
 pub(super) const AT_ONCE: usize = 200;
@@ -23,6 +23,7 @@ pub(super) const UNPROVEN_OF_ONE_ADDRESS: usize = 10;
 pub(crate) struct Seats {
     free: Arc<Semaphore>,
     taken: Taken,
+    freed: Arc<Notify>,
     /// What one proven address may have of them.
     of_one: usize,
 }
@@ -34,14 +35,17 @@ type Taken = Arc<Mutex<HashMap<IpAddr, usize>>>;
 pub(crate) struct Place {
     permit: OwnedSemaphorePermit,
     taken: Taken,
+    freed: Arc<Notify>,
     of_one: usize,
 }
 
 /// A handshake's place; given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    _permit: OwnedSemaphorePermit,
+    /// None: it is being given back.
+    permit: Option<OwnedSemaphorePermit>,
     taken: Taken,
+    freed: Arc<Notify>,
     address: IpAddr,
 }
 
@@ -63,20 +67,35 @@ impl Default for Seats {
 impl Seats {
     /// With another share for each address.
     pub(super) fn of_one(of_one: usize) -> Self {
-        Self { free: Arc::new(Semaphore::new(AT_ONCE)), taken: Taken::default(), of_one }
+        Self {
+            free: Arc::new(Semaphore::new(AT_ONCE)),
+            taken: Taken::default(),
+            freed: Arc::default(),
+            of_one,
+        }
     }
 
     /// Waits for a place. Whoever comes meanwhile waits in the kernel's queue. `None` never happens: nobody closes it.
     pub(crate) async fn place(&self) -> Option<Place> {
         let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
-        Some(Place { permit, taken: Arc::clone(&self.taken), of_one: self.of_one })
+        Some(self.held(permit))
+    }
+
+    /// Resolves when a seat has been given back since it was last asked.
+    pub(crate) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    fn held(&self, permit: OwnedSemaphorePermit) -> Place {
+        let (taken, freed) = (Arc::clone(&self.taken), Arc::clone(&self.freed));
+        Place { permit, taken, freed, of_one: self.of_one }
     }
 
     /// A seat without waiting, for someone who may not be where it says.
     pub(crate) fn room(&self, address: IpAddr, proven: bool) -> Room {
         let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else { return Room::None };
         let crowded = self.free.available_permits() < AT_ONCE - PROVE_FROM;
-        let place = Place { permit, taken: Arc::clone(&self.taken), of_one: self.of_one };
+        let place = self.held(permit);
         match (proven, crowded) {
             (true, _) => place.of(address).map_or(Room::None, Room::Seat),
             (false, true) => Room::Unproven,
@@ -95,7 +114,7 @@ impl Place {
     }
 
     fn at_most(self, most: usize, address: IpAddr) -> Option<Seat> {
-        let Self { permit, taken, of_one: _ } = self;
+        let Self { permit, taken, freed, of_one: _ } = self;
         let address = whose(address);
         {
             let mut taken = taken.lock();
@@ -106,19 +125,24 @@ impl Place {
             }
             *count += 1;
         }
-        Some(Seat { _permit: permit, taken, address })
+        Some(Seat { permit: Some(permit), taken, freed, address })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut taken = self.taken.lock();
-        if let Some(count) = taken.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.address);
+        {
+            let mut taken = self.taken.lock();
+            if let Some(count) = taken.get_mut(&self.address) {
+                *count -= 1;
+                if *count == 0 {
+                    taken.remove(&self.address);
+                }
             }
         }
+        // Before anybody is told of it.
+        self.permit = None;
+        self.freed.notify_one();
     }
 }
 

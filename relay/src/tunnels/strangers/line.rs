@@ -1,0 +1,103 @@
+//! Those for whom there is no seat at the moment: a short line, so that thousands who lost their relay at once are taken in one
+//! after the other as fast as it can, and need not all try again. Holds connections, bounded, and reads nothing from them.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::{Room, Seat, Seats};
+
+/// On one transport; a few seconds' work. Whoever comes on top is turned away, and tries again by itself.
+const LENGTH: usize = 1_024;
+/// Of those, from one address: the other half is for everybody else.
+const OF_ONE_ADDRESS: usize = LENGTH / 2;
+/// Sooner than a client gives up: a seat is not to be given to somebody who has left.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+#[derive(Debug)]
+pub(crate) struct Line<A> {
+    waiting: VecDeque<(Instant, IpAddr, A)>,
+}
+
+impl<A> Line<A> {
+    pub(crate) fn new() -> Self {
+        Self { waiting: VecDeque::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Gives the arrival back when there is no room for it. Its address is proven.
+    pub(crate) fn join(&mut self, address: IpAddr, arrival: A) -> Result<(), A> {
+        self.leave();
+        let same = self.waiting.iter().filter(|(_, other, _)| *other == address).count();
+        if self.waiting.len() >= LENGTH || same >= OF_ONE_ADDRESS {
+            return Err(arrival);
+        }
+        self.waiting.push_back((Instant::now(), address, arrival));
+        Ok(())
+    }
+
+    /// The first for whom there is a seat now.
+    pub(crate) fn next(&mut self, seats: &Seats) -> Option<(Seat, A)> {
+        self.leave();
+        // The address that was just found to have its share has it for all who wait there.
+        let mut full = None;
+        for at in 0..self.waiting.len() {
+            let (_, address, _) = self.waiting.get(at)?;
+            if full == Some(*address) {
+                continue;
+            }
+            match seats.room(*address, true) {
+                Room::Seat(seat) => {
+                    let (_, _, arrival) = self.waiting.remove(at)?;
+                    return Some((seat, arrival));
+                }
+                Room::Unproven | Room::None => full = Some(*address),
+            }
+        }
+        None
+    }
+
+    /// Those who have waited for too long are turned away.
+    fn leave(&mut self) {
+        while self.waiting.front().is_some_and(|(since, ..)| since.elapsed() > PATIENCE) {
+            self.waiting.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_finds_no_seat_gets_the_next_one_in_turn() {
+        let (seats, mut line) = (Seats::default(), Line::new());
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let mut taken = Vec::new();
+        while let Room::Seat(seat) = seats.room(one, true) {
+            taken.push(seat);
+        }
+        for (address, name) in [(one, "first"), (one, "second"), (other, "another's")] {
+            line.join(address, name).unwrap();
+        }
+        let (_seat, name) = line.next(&seats).unwrap();
+        assert_eq!(name, "another's", "an address that has its share holds nobody else up");
+        assert!(line.next(&seats).is_none());
+        taken.pop();
+        let (_seat, name) = line.next(&seats).unwrap();
+        assert_eq!(name, "first");
+        assert!(line.next(&seats).is_none() && !line.is_empty());
+    }
+
+    #[test]
+    fn one_address_leaves_half_of_the_line_to_others() {
+        let mut line = Line::new();
+        let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let joined = (0..LENGTH).filter(|_| line.join(one, ()).is_ok()).count();
+        assert_eq!(joined, OF_ONE_ADDRESS);
+        assert!(line.join(other, ()).is_ok());
+    }
+}
