@@ -95,6 +95,10 @@ async fn developer(
                     continue;
                 }
                 Why::Cut | Why::Full | Why::Refused(Refusal::Draining) => {
+                    // However many are full, nobody waits longer than for one.
+                    if why == Why::Full {
+                        vain.get_or_insert(begun);
+                    }
                     tried.push(lane.fence);
                     continue;
                 }

@@ -101,6 +101,7 @@ impl Control {
                     self.say(&message).await?;
                 }
                 _ = beat.tick() => {
+                    session.look();
                     // Who speaks and does not hear is gone as well: such a client may give the tunnel up without a word.
                     let deaf = session.is_deaf() && said.unanswered.is_some_and(|since| since.elapsed() > SILENCE);
                     if deaf || session.heard_at().elapsed() > SILENCE {

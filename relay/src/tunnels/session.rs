@@ -119,7 +119,7 @@ impl Session {
     }
 
     /// The client speaks, and has answered no ping for long: a way that leads back only.
-    pub(super) fn deaf(&self) {
+    pub(crate) fn deaf(&self) {
         self.health.set_deaf(true);
         self.doubt();
     }
@@ -135,8 +135,19 @@ impl Session {
 
     /// The client has answered.
     pub(super) fn hears(&self) {
+        self.health.answer();
         self.health.set_deaf(false);
         self.heard();
+    }
+
+    /// Whether the client has shown since then that it hears us.
+    pub(crate) fn answered_since(&self, then: Instant) -> bool {
+        self.health.answered_since(then)
+    }
+
+    /// Once a second: whether bodies move.
+    pub(super) fn look(&self) {
+        self.health.look();
     }
 
     /// Since when its end may be gone.

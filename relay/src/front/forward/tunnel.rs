@@ -9,7 +9,7 @@ use culvert_protocol::body::{Cut, Sink, TunnelReader};
 use culvert_protocol::frame;
 use culvert_protocol::head::Opening;
 use culvert_protocol::message::{RequestHead, ResponseHead};
-use culvert_protocol::tunnel::SendHalf;
+use culvert_protocol::tunnel::{SendHalf, Stream};
 use tokio::time::Instant;
 
 use super::{Backend, Forwarded, Why, carry, no_answer};
@@ -19,9 +19,9 @@ use crate::front::record::Exchange;
 use crate::metrics::Reached;
 use crate::service::Service;
 use crate::tunnels::claim::{Claim, Lane};
-use crate::tunnels::session::Carried;
+use crate::tunnels::session::{Carried, Session};
 
-/// Opening a stream waits only at the tunnel's stream limit; a tunnel that full for that long is as good as none.
+/// Opening a stream waits only at the tunnel's stream limit; tunnels that full for that long are as good as none.
 const OPEN: Duration = Duration::from_secs(2);
 /// To hand a head to an app on the same machine, over any link that still is one.
 const ACCEPT: Duration = Duration::from_secs(10);
@@ -62,12 +62,9 @@ pub(crate) async fn forward(
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
-    let Ok(opened) = caller.timer.within(OPEN, lane.session.tunnel.open()).await else {
-        return Ok(Forwarded::Unexecuted(Why::Full));
-    };
-    let Ok(stream) = opened else {
-        lane.session.check();
-        return Ok(Forwarded::Unexecuted(Why::Cut));
+    let stream = match open(caller, &lane.session, OPEN.saturating_sub(since.elapsed())).await? {
+        Ok(stream) => stream,
+        Err(why) => return Ok(Forwarded::Unexecuted(why)),
     };
     exchange.reaches(Reached::Tunnel);
     let carried = Carried::by(&lane.session);
@@ -126,6 +123,36 @@ pub(crate) async fn forward(
     }
 }
 
+/// A stream for a request, unless the caller hangs up while it waits for one.
+async fn open(
+    caller: &mut Caller<'_>,
+    session: &Session,
+    limit: Duration,
+) -> Result<Result<Stream, Why>, Failure> {
+    let Caller { upload, answer, timer, .. } = caller;
+    let opening = async {
+        tokio::select! {
+            biased;
+            opened = session.tunnel.open() => Some(opened),
+            () = upload.hung_up() => None,
+            () = answer.gone() => None,
+        }
+    };
+    match timer.within(limit, opening).await {
+        Ok(Some(Ok(stream))) => Ok(Ok(stream)),
+        Ok(Some(Err(_))) => {
+            session.check();
+            Ok(Err(Why::Cut))
+        }
+        Ok(None) => Err(Failure::CallerGone),
+        Err(_) => Ok(Err(Why::Full)),
+    }
+}
+
+fn late(since: Instant) -> bool {
+    since.elapsed() >= FIRST_WORD
+}
+
 /// Sends the head, and what was kept of the body unless that waits for a confirmation, and waits for the first word back. A tunnel
 /// that has none is asked whether it is there; a request that may leaves one that is not.
 async fn offer(
@@ -181,11 +208,12 @@ async fn offer(
                 continue;
             }
             Some(at) if !session.heard_since(at) => session.doubt(),
+            // It may say this and that, and not hear us.
+            Some(at) if late(since) && !session.answered_since(at) => session.deaf(),
             Some(_) => {}
         }
         wait = LOOK;
-        let silent = session.doubted().is_some();
-        let late = since.elapsed() >= FIRST_WORD;
+        let (silent, late) = (session.doubted().is_some(), late(since));
         match movable {
             Movable::Never if silent && late => {
                 return Err(Failure::NoAnswer(Behind::Tunnel, "it is silent".to_owned()));

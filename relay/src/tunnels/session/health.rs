@@ -13,8 +13,13 @@ const SHORTEST: Duration = Duration::from_millis(300);
 /// A control stream that has been silent for so long is in doubt even if nobody waits for anything: two of its pings, and what
 /// answers them, went missing.
 pub(crate) const DOUBT: Duration = Duration::from_millis(2_500);
-/// A body that moved within so long shows that both ends hear each other, though pings and their answers wait behind it.
-const MOVING: Duration = Duration::from_secs(1);
+/// What bodies move, both ways, from one look to the next where both ends hear each other, though pings and their answers wait behind
+/// it. On a way that leads nowhere this soon stops; a trickle does not, and shows nothing.
+const BODY: u64 = 32 * 1024;
+/// For how long that is believed: until the look after the next.
+const BUSY: Duration = Duration::from_millis(1_500);
+/// And no body excuses a silence that is longer.
+const EXCUSED: Duration = Duration::from_secs(5);
 /// The longest of either, so that both of them are over when nobody is to wait any more: a way that was cut a moment ago has
 /// measured round trips of seconds.
 const LONGEST: Duration = Duration::from_millis(1_250);
@@ -28,8 +33,12 @@ pub(crate) struct Health {
     doubted: AtomicU64,
     /// What is said to it does not arrive: only an answer ends a doubt.
     deaf: AtomicBool,
-    /// The same of when a body last moved, either way.
+    /// Bytes of bodies, both ways, and how many there were at the last look.
     moved: AtomicU64,
+    looked: AtomicU64,
+    /// The same as above of when they were last many, and of the last answer to a ping.
+    busy: AtomicU64,
+    answered: AtomicU64,
     /// The same of when it turned out to be over, which no word ends.
     lost: AtomicU64,
     /// Microseconds that the last ping took, by the control stream's own count; 0 before the first.
@@ -46,6 +55,9 @@ impl Health {
             doubted: AtomicU64::new(0),
             deaf: AtomicBool::new(false),
             moved: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            answered: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             round_trip: AtomicU64::new(0),
             ask: Notify::new(),
@@ -72,18 +84,41 @@ impl Health {
         self.deaf.load(Relaxed)
     }
 
-    /// Some of a body went or came. What a way takes that leads nowhere any more is soon full.
-    pub(super) fn moved(&self) {
-        self.moved.store(self.now(), Relaxed);
+    /// Some of a body went or came.
+    pub(super) fn moved(&self, bytes: u64) {
+        self.moved.fetch_add(bytes, Relaxed);
+    }
+
+    /// Once a second: whether bodies have moved since.
+    pub(super) fn look(&self) {
+        let moved = self.moved.load(Relaxed);
+        if moved - self.looked.swap(moved, Relaxed) >= BODY {
+            self.busy.store(self.now(), Relaxed);
+        }
+    }
+
+    /// Until when bodies that move excuse that nothing is answered.
+    fn busy_until(&self) -> Instant {
+        match self.busy.load(Relaxed) {
+            0 => self.began,
+            busy => self.began + Duration::from_millis(busy) + BUSY,
+        }
     }
 
     /// When one that has answered no ping since then can be taken for deaf.
     pub(super) fn deaf_from(&self, unanswered: Instant) -> Instant {
-        let moved = match self.moved.load(Relaxed) {
-            0 => self.began,
-            moved => self.began + Duration::from_millis(moved) + MOVING,
-        };
-        moved.max(unanswered + DOUBT)
+        self.busy_until().clamp(unanswered + DOUBT, unanswered + EXCUSED)
+    }
+
+    /// A ping was answered.
+    pub(super) fn answer(&self) {
+        self.answered.store(self.now(), Relaxed);
+    }
+
+    /// Whether it has shown since then that it hears us.
+    pub(super) fn answered_since(&self, then: Instant) -> bool {
+        let answered = self.began + Duration::from_millis(self.answered.load(Relaxed) + 1);
+        answered >= then || self.busy_until() > Instant::now() && self.heard_since(then)
     }
 
     /// It is over.
@@ -157,10 +192,25 @@ mod tests {
     async fn who_has_a_body_under_way_may_answer_late() {
         let health = Health::new();
         let asked = Instant::now();
-        assert_eq!(health.deaf_from(asked), asked + DOUBT);
-        tokio::time::advance(Duration::from_secs(5)).await;
-        health.moved();
-        assert_eq!(health.deaf_from(asked), asked + Duration::from_secs(5) + MOVING);
+        let second = Duration::from_secs(1);
+        for _ in 0..4 {
+            tokio::time::advance(second).await;
+            // A trickle is no excuse.
+            health.moved(BODY - 1);
+            health.look();
+            health.hear();
+            assert_eq!(health.deaf_from(asked), asked + DOUBT);
+            assert!(!health.answered_since(Instant::now() - second / 2));
+        }
+        health.moved(BODY);
+        health.look();
+        assert_eq!(health.deaf_from(Instant::now() - second), Instant::now() + BUSY);
+        assert_eq!(health.deaf_from(asked), asked + EXCUSED);
+        assert!(health.answered_since(Instant::now() - second / 2));
+        tokio::time::advance(BUSY).await;
+        assert!(!health.answered_since(Instant::now() - second));
+        health.answer();
+        assert!(health.answered_since(Instant::now() - second));
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,9 +49,7 @@ impl Carried {
     }
 
     fn moved(&self, bytes: usize) {
-        if bytes > 0 {
-            self.session.health.moved();
-        }
+        self.session.health.moved(bytes as u64);
         let before = self.moved.fetch_add(bytes as u64, Relaxed);
         if before <= BULK && before + bytes as u64 > BULK {
             self.session.load.bulk.fetch_add(1, Relaxed);
