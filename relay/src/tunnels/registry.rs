@@ -7,6 +7,7 @@
 mod claims;
 mod counts;
 mod ended;
+mod entry;
 mod expiry;
 mod killing;
 mod listing;
@@ -35,6 +36,7 @@ use crate::routes::{Matching, Routes};
 use claims::Claims;
 use counts::Counts;
 pub(crate) use ended::Ended;
+use entry::{Entry, SameRequests as _};
 pub(crate) use refused::Refused;
 pub(crate) use stamps::Stamps;
 
@@ -76,17 +78,6 @@ struct Held {
     tunnels: Counts<DeveloperName>,
     claims: Claims,
     last: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    /// Its place in the order of age, which a claim inherits from the one that it takes over from.
-    age: u64,
-    /// When the time that it was asked for is over.
-    expires: Option<Instant>,
-    /// When it is looked at for that, or because its owner did not come back.
-    scheduled: Option<Instant>,
-    claim: Arc<Claim>,
 }
 
 /// What a client asks for.
@@ -352,45 +343,9 @@ impl Matching for Arc<Claim> {
     }
 }
 
-impl Entry {
-    /// Whether the same process holds just this: with another of its tunnels, or with one that it lost.
-    fn is_held_by(&self, session: &Session, new: &Intercept) -> bool {
-        self.claim.owner == session.identity.name
-            && self.claim.instance == session.instance
-            && self.claim.intercept == *new
-    }
-
-    /// Whether somebody else holds what would be taken: one of both matchers takes in the other. A claim on all traffic
-    /// is what the more specific ones of others leave over.
-    fn conflicts(&self, session: &Session, new: &Intercept) -> bool {
-        let (held, new_matcher) = (&self.claim.intercept.matcher, &new.matcher);
-        self.claim.owner != session.identity.name
-            && self.claim.intercept.service == new.service
-            && held.is_all_traffic() == new_matcher.is_all_traffic()
-            && (held.covers(new_matcher) || new_matcher.covers(held))
-    }
-
-    /// Whether this claim gives way to a newer one of its own owner.
-    fn yields_to(&self, session: &Session, new: &Intercept) -> bool {
-        self.claim.owner == session.identity.name
-            && (self.claim.intercept.name == new.name || self.claim.intercept.is_on_the_requests_of(new))
-    }
-}
-
 /// A moment of the wire's. None: too far off for this machine's clock.
 fn moment(at: UnixMillis) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at.0))
-}
-
-/// Whether two claims are on exactly the same requests.
-trait SameRequests {
-    fn is_on_the_requests_of(&self, other: &Self) -> bool;
-}
-
-impl SameRequests for Intercept {
-    fn is_on_the_requests_of(&self, other: &Self) -> bool {
-        self.service == other.service && self.matcher == other.matcher
-    }
 }
 
 impl Registration {

@@ -8,8 +8,8 @@ use culvert_certs::DeveloperName;
 use culvert_protocol::intercept::{Condition, InterceptName, Matcher, ServiceName};
 use tokio::time::Instant;
 
-use super::Entry;
 use super::counts::Counts;
+use super::entry::Entry;
 
 #[derive(Debug, Default)]
 pub(super) struct Claims {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Ended, Entry, Refused, Registry};
+use super::entry::Entry;
+use super::{Ended, Refused, Registry};
 
 /// Nothing ends by itself within this: then it is looked at again.
 const FAR: Duration = Duration::from_secs(3600);

@@ -6,7 +6,8 @@ use culvert_protocol::hello::{DeniedCode, FromRelay};
 use culvert_protocol::tunnel::{CloseCode, CloseReason};
 use tracing::info;
 
-use super::{Ended, Entry, Registry};
+use super::entry::Entry;
+use super::{Ended, Registry};
 use crate::operator::{ClaimOverview, Killed, Overview, TunnelOverview};
 use crate::tunnels::session::Session;
 

@@ -2,7 +2,8 @@
 
 use culvert_protocol::hello::{FromRelay, ListedIntercept, ListedService, listings};
 
-use super::{Entry, Registry};
+use super::Registry;
+use super::entry::Entry;
 
 impl Registry {
     /// Every service and every claim in force, in as many messages as it takes.
