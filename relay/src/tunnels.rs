@@ -116,7 +116,8 @@ async fn developer(arrival: Arrival, seat: Seat, tls: &Configs, port: &Port) -> 
         },
     };
     let (greeted, hello) = greeting::hear(&peer).await?;
-    let session = Session::new(peer, &hello, &port.metrics);
+    let start = port.registry.start(&peer.identity, &hello);
+    let session = Session::new(peer, &hello, start, &port.metrics);
     let (mut control, _admitted) = greeted.admit(&session, port).await?;
     let left = control.serve(&session, port).await;
     // One that was silent was counted when it fell silent.

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use culvert_protocol::hello::{
-    FromClient, FromRelay, Hello, HelloError, InstanceId, Messages, RejectCode, VERSIONS, Welcome,
+    FromClient, FromRelay, Hello, HelloError, InstanceId, Messages, RejectCode, Stamp, VERSIONS, Welcome,
     write_message,
 };
 use culvert_protocol::tunnel::{Closed, RecvHalf, SendHalf};
@@ -26,11 +26,15 @@ pub(crate) struct Control {
 
 impl Control {
     /// Opens the control stream and says who dials. The relay's certificate was verified by then, ours was not.
-    pub(crate) async fn greet(line: &Line, instance: InstanceId) -> Result<(Self, Welcome), GreetError> {
+    pub(crate) async fn greet(
+        line: &Line,
+        instance: InstanceId,
+        began: Option<Stamp>,
+    ) -> Result<(Self, Welcome), GreetError> {
         let greeting = async {
             let (recv, send) = line.tunnel.open().await?.split();
             let mut control = Self { messages: Messages::new(recv), send };
-            control.say(&FromClient::Hello(hello(instance))).await?;
+            control.say(&FromClient::Hello(hello(instance, began))).await?;
             loop {
                 match control.hear().await? {
                     FromRelay::Welcome(welcome) => return Ok((control, welcome)),
@@ -71,7 +75,7 @@ impl fmt::Debug for Control {
     }
 }
 
-fn hello(instance: InstanceId) -> Hello {
+fn hello(instance: InstanceId, began: Option<Stamp>) -> Hello {
     Hello {
         versions: VERSIONS.to_vec(),
         client_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -79,6 +83,7 @@ fn hello(instance: InstanceId) -> Hello {
         user: None,
         process: std::process::id(),
         instance,
+        began,
     }
 }
 

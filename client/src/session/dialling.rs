@@ -53,8 +53,11 @@ async fn attempt(shared: &Shared, dialler: &Dialler, taken: &[IpAddr]) -> Result
     let missed = std::mem::take(&mut line.missed);
     let how = how(line.tunnel.transport(), &missed);
     let missed = missed.iter().map(|missed| (missed.rung, missed.said())).collect();
-    match Control::greet(&line, shared.instance).await {
-        Ok((control, welcome)) => Ok(Greeted { line, control, welcome, missed, how }),
+    match Control::greet(&line, shared.instance, shared.began()).await {
+        Ok((control, welcome)) => {
+            shared.began_at(welcome.began.clone());
+            Ok(Greeted { line, control, welcome, missed, how })
+        }
         Err(error) => {
             let over = Over::of_greeting(error, &line, dialler.relay()).await;
             line.close(&over.as_reason()).await;

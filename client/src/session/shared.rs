@@ -30,6 +30,8 @@ pub(super) struct Shared {
     stamps: Mutex<Vec<Option<Stamp>>>,
     pub(super) apps: Arc<Apps>,
     pub(super) instance: InstanceId,
+    /// When it was first welcomed, in a relay's words.
+    began: Mutex<Option<Stamp>>,
     pub(super) screen: Screen,
     pub(super) grace: Duration,
     pub(super) stop: CancellationToken,
@@ -67,6 +69,7 @@ impl Shared {
             claims,
             ports,
             instance: InstanceId::new(rand::random()),
+            began: Mutex::default(),
             screen,
             grace,
             stop: CancellationToken::new(),
@@ -91,6 +94,16 @@ impl Shared {
 
     pub(super) fn claim(&self, number: u64) -> Option<&Claim> {
         self.claims.get(place(number)?)
+    }
+
+    pub(super) fn began(&self) -> Option<Stamp> {
+        self.began.lock().clone()
+    }
+
+    /// The first word on that counts.
+    pub(super) fn began_at(&self, stamp: Option<Stamp>) {
+        let mut began = self.began.lock();
+        *began = began.take().or(stamp);
     }
 
     pub(super) fn stamp(&self, number: u64) -> Option<Stamp> {

@@ -186,6 +186,7 @@ fn welcome() -> FromRelay {
         replicas: 1,
         identity: ALICE.to_owned(),
         cluster: None,
+        began: None,
     })
 }
 

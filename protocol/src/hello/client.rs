@@ -62,10 +62,13 @@ pub struct Hello {
     pub user: Option<String>,
     pub process: u32,
     pub instance: InstanceId,
+    /// What the first relay that welcomed this start of the client said of when that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Stamp>,
 }
 
 /// One start of one client, at random: tells a process that came back from one that was started anew.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InstanceId(u128);
 

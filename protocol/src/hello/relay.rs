@@ -80,6 +80,10 @@ pub struct Welcome {
     pub identity: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<String>,
+    /// When this start of the client was first welcomed, for it to say in every further hello: of two starts the later one takes
+    /// over, on every replica alike, however late the other one hears of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<Stamp>,
 }
 
 /// Why there will be no session. Only [`RejectCode::Busy`] can heal by trying again.

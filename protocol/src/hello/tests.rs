@@ -282,6 +282,7 @@ fn from_client() -> impl Strategy<Value = FromClient> {
                 user,
                 process,
                 instance: InstanceId::new(instance),
+                began: None,
             })
         });
     prop_oneof![
@@ -320,7 +321,7 @@ fn from_relay() -> impl Strategy<Value = FromRelay> {
     prop_oneof![
         (any::<(u16, u32)>(), text(), text(), prop::option::of(text())).prop_map(
             |((version, replicas), relay, identity, cluster)| {
-                FromRelay::Welcome(Welcome { version, relay, replicas, identity, cluster })
+                FromRelay::Welcome(Welcome { version, relay, replicas, identity, cluster, began: None })
             }
         ),
         (text(), prop::collection::vec(any::<u16>(), 0..4)).prop_map(|(message, versions)| {

@@ -8,13 +8,13 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use culvert_certs::DeveloperName;
-use culvert_protocol::hello::{Holder, InstanceId, UnixMillis};
+use culvert_protocol::hello::{Holder, UnixMillis};
 use culvert_protocol::intercept::Intercept;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio::time::Instant;
 
-use super::session::Session;
+use super::session::{Session, Start};
 use lane::{Standing, best};
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Claim {
     pub(crate) fence: u64,
     pub(crate) owner: DeveloperName,
     /// The one start of the client whose tunnels are its lanes.
-    pub(super) instance: InstanceId,
+    pub(super) start: Start,
     /// As that calls its machine.
     pub(super) host: String,
     pub(crate) intercept: Intercept,
@@ -89,7 +89,7 @@ impl Claim {
         let claim = Arc::new(Self {
             fence,
             owner: session.identity.name.clone(),
-            instance: session.instance,
+            start: session.start.clone(),
             host: session.host.clone(),
             intercept,
             generation,

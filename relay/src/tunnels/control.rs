@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use super::Port;
 use super::leaving::Left;
 use super::pace::Pace;
-use super::registry::{Announced, Ended, Refused, Registration};
+use super::registry::{Announced, CLAIMS_PER_IDENTITY, Ended, Refused, Registration};
 use super::session::{DOUBT, Session};
 use crate::policy::{Verb, allow};
 
@@ -165,7 +165,7 @@ impl Control {
                 Ok(())
             }
             FromClient::List => {
-                if allow(&session.identity, Verb::List).is_ok() {
+                if allow(&session.identity, Verb::List).is_ok() && said.pace.take(Instant::now()) {
                     for part in port.registry.listing() {
                         self.say(&part).await?;
                     }
@@ -222,10 +222,12 @@ fn announce(announced: Announced, said: &mut Said, session: &Arc<Session>, port:
     let intercept = &announced.intercept;
     let (service, matcher, name) =
         (intercept.service.clone(), intercept.matcher.clone(), intercept.name.clone());
-    let registered = if said.pace.take(Instant::now()) {
-        port.registry.register(session, announced)
-    } else {
+    let registered = if !said.pace.take(Instant::now()) {
         Err(Refused::TooFast)
+    } else if said.claims.len() >= CLAIMS_PER_IDENTITY {
+        Err(Refused::TooManyClaims)
+    } else {
+        port.registry.register(session, announced)
     };
     let quiet = said.pace.is_quiet();
     match registered {

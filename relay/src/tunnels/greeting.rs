@@ -79,6 +79,7 @@ impl Greeted {
             replicas: port.replicas,
             identity: session.identity.name.to_string(),
             cluster: None,
+            began: Some(port.registry.began(session)),
         };
         self.control
             .say(&FromRelay::Welcome(welcome))

@@ -13,6 +13,7 @@ mod killing;
 mod listing;
 mod refused;
 mod stamps;
+mod starts;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use culvert_certs::DeveloperName;
-use culvert_protocol::hello::{FromRelay, Stamp, UnixMillis};
+use culvert_protocol::hello::{FromRelay, InstanceId, Stamp, UnixMillis};
 use culvert_protocol::intercept::{Intercept, Matcher, ServiceName};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
@@ -77,7 +78,18 @@ struct Held {
     /// How many of those each developer has.
     tunnels: Counts<DeveloperName>,
     claims: Claims,
+    /// Starts of clients that claim nothing any more, and until when that is remembered.
+    killed: HashMap<(DeveloperName, InstanceId), Instant>,
     last: u64,
+}
+
+/// What gives way to a new claim, by fence.
+#[derive(Debug)]
+struct Verdict {
+    /// An older start's of the same owner.
+    superseded: Vec<u64>,
+    /// Other owners' that are younger, as a relay vouches.
+    conflicts: Vec<u64>,
 }
 
 /// What a client asks for.
@@ -165,6 +177,9 @@ impl Registry {
         let stamped = stamp.filter(|stamp| self.stamps.vouches(owner, &intercept, stamp));
 
         let mut held = self.held.lock();
+        if held.killed.contains_key(&(owner.clone(), session.start.instance)) {
+            return Err(Refused::Killed);
+        }
         held.last += 1;
         let fence = held.last;
         let lane = Lane { fence, number, session: Arc::clone(session) };
@@ -183,6 +198,9 @@ impl Registry {
             held.claims.named(owner, &intercept.name).find(|entry| entry.is_held_by(session, &intercept));
         if let Some(Entry { claim, .. }) = same {
             let claim = Arc::clone(claim);
+            if claim.lanes().iter().any(|lane| lane.session.id == session.id) {
+                return Err(Refused::Carried);
+            }
             claim.join(lane);
             held.claims.reschedule(claim.fence);
             return Ok(registration(&claim, true));
@@ -195,27 +213,8 @@ impl Registry {
         if left == Some(Duration::ZERO) {
             return Err(Refused::Expired);
         }
-        let near = held.near(offered, owner, &intercept);
-        let of = |fits: &dyn Fn(&Entry) -> bool| -> Vec<u64> {
-            near.iter().copied().filter(|fence| held.claims.get(*fence).is_some_and(fits)).collect()
-        };
-        let conflicts = of(&|entry| entry.conflicts(session, &intercept));
-        // The earliest that a relay vouches for wins, on every relay alike.
-        let stays = |entry: &&Entry| {
-            let theirs = (UnixMillis::from(entry.claim.since), &entry.claim.witness);
-            stamped.as_ref().is_none_or(|stamp| (stamp.since, &stamp.relay) >= theirs)
-        };
-        if let Some(entry) = conflicts.iter().filter_map(|fence| held.claims.get(*fence)).find(stays) {
-            return Err(Refused::Conflict {
-                with: entry.claim.intercept.matcher.clone(),
-                holder: entry.claim.holder(),
-            });
-        }
-        let superseded = of(&|entry| entry.yields_to(session, &intercept));
-        let full = held.claims.owned_by(owner) >= CLAIMS_PER_IDENTITY || held.claims.len() >= self.most;
-        if full && superseded.is_empty() && conflicts.is_empty() {
-            return Err(Refused::TooManyClaims);
-        }
+        let Verdict { superseded, conflicts } =
+            held.judge(offered, session, &intercept, stamped.as_ref(), self.most)?;
         let mut take = |fences: Vec<u64>| -> Vec<Entry> {
             fences.into_iter().filter_map(|fence| held.claims.remove(fence)).collect()
         };
@@ -265,7 +264,7 @@ impl Registry {
         for Entry { claim, .. } in &superseded {
             for lane in claim.lanes() {
                 // A client that dialled again has not lost anything to anybody.
-                if lane.session.id == session.id || lane.session.instance != session.instance {
+                if lane.session.id == session.id || lane.session.start.instance != session.start.instance {
                     lane.session.tell(FromRelay::Superseded { claim: lane.number, by: by.clone() });
                 }
             }
@@ -327,6 +326,42 @@ impl Registry {
 }
 
 impl Held {
+    /// Who gives way to a new claim, or why it does not come in force. Between owners the earliest claim wins that a relay
+    /// vouches for, and between starts of one owner's client the latest, on every relay alike.
+    fn judge(
+        &self,
+        offered: &Offered,
+        session: &Session,
+        new: &Intercept,
+        stamp: Option<&Stamp>,
+        most: usize,
+    ) -> Result<Verdict, Refused> {
+        let owner = &session.identity.name;
+        let near = self.near(offered, owner, new);
+        let near = || near.iter().filter_map(|fence| self.claims.get(*fence));
+        let conflicts = || near().filter(|entry| entry.conflicts(session, new));
+        let stays = |entry: &&Entry| {
+            let theirs = (UnixMillis::from(entry.claim.since), &entry.claim.witness);
+            stamp.is_none_or(|stamp| (stamp.since, &stamp.relay) >= theirs)
+        };
+        if let Some(Entry { claim, .. }) = conflicts().find(stays) {
+            return Err(Refused::Conflict { with: claim.intercept.matcher.clone(), holder: claim.holder() });
+        }
+        let own = || near().filter(|entry| entry.yields_to(session, new));
+        if let Some(Entry { claim, .. }) = own().find(|entry| entry.claim.start > session.start) {
+            return Err(Refused::Superseded(claim.holder()));
+        }
+        let fences = |entries: &mut dyn Iterator<Item = &Entry>| -> Vec<u64> {
+            entries.map(|entry| entry.claim.fence).collect()
+        };
+        let verdict = Verdict { superseded: fences(&mut own()), conflicts: fences(&mut conflicts()) };
+        let full = self.claims.owned_by(owner) >= CLAIMS_PER_IDENTITY || self.claims.len() >= most;
+        match full && verdict.superseded.is_empty() && verdict.conflicts.is_empty() {
+            true => Err(Refused::TooManyClaims),
+            false => Ok(verdict),
+        }
+    }
+
     /// Every claim that a new one may be in the way of, by fence: few others are among them.
     fn near(&self, offered: &Offered, owner: &DeveloperName, new: &Intercept) -> BTreeSet<u64> {
         let wider = offered.table.load();

@@ -36,6 +36,16 @@ const SHOWN: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SessionId(u64);
 
+/// A start of a client. In this order: of two starts of one owner's the later one takes over, on every replica alike.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Start {
+    /// When a relay first welcomed it.
+    pub(crate) at: UnixMillis,
+    /// Which one did.
+    pub(crate) relay: String,
+    pub(crate) instance: InstanceId,
+}
+
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
@@ -46,7 +56,7 @@ pub(crate) struct Session {
     /// The account that the client runs under, likewise.
     pub(crate) user: Option<String>,
     /// Which start of the client this is: one process may have several tunnels.
-    pub(crate) instance: InstanceId,
+    pub(crate) start: Start,
     pub(crate) tunnel: Tunnel,
     pub(crate) transport: Transport,
     pub(crate) since: SystemTime,
@@ -61,7 +71,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(peer: Peer, hello: &Hello, metrics: &TunnelMetrics) -> Arc<Self> {
+    pub(super) fn new(peer: Peer, hello: &Hello, start: Start, metrics: &TunnelMetrics) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let Peer { tunnel, identity } = peer;
         let (mail, mailbox) = mpsc::channel(MAILBOX);
@@ -70,7 +80,7 @@ impl Session {
             identity,
             host: printable(&hello.host),
             user: hello.user.as_deref().map(printable),
-            instance: hello.instance,
+            start,
             transport: tunnel.transport(),
             tunnel,
             since: SystemTime::now(),

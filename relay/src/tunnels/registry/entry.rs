@@ -23,7 +23,7 @@ impl Entry {
     /// Whether the same process holds just this: with another of its tunnels, or with one that it lost.
     pub(super) fn is_held_by(&self, session: &Session, new: &Intercept) -> bool {
         self.claim.owner == session.identity.name
-            && self.claim.instance == session.instance
+            && self.claim.start.instance == session.start.instance
             && self.claim.intercept == *new
     }
 

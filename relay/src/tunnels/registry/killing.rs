@@ -1,9 +1,11 @@
 //! What the operator sees of claims and tunnels, and how one of them is ended from outside.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_protocol::hello::{DeniedCode, FromRelay};
 use culvert_protocol::tunnel::{CloseCode, CloseReason};
+use tokio::time::Instant;
 use tracing::info;
 
 use super::entry::Entry;
@@ -11,7 +13,10 @@ use super::{Ended, Registry};
 use crate::operator::{ClaimOverview, Killed, Overview, TunnelOverview};
 use crate::tunnels::session::Session;
 
-const WHY: &str = "ended by whoever runs the relay";
+pub(super) const WHY: &str = "ended by whoever runs the relay";
+
+/// For how long a client that was away when it was killed is told so when it comes back.
+const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Registry {
     pub(crate) fn overview(&self) -> Overview {
@@ -24,22 +29,30 @@ impl Registry {
         Overview { relay: self.stamps.relay().to_owned(), claims, tunnels }
     }
 
-    /// Ends the client process that has the tunnel of this id, with all of its tunnels and claims, or takes out every claim of
-    /// this name. Its client is told, and does not come back by itself.
+    /// Ends the client process that has the tunnel of this id, with all of its tunnels and claims; where there is none, takes out
+    /// every claim of this name. Its client is told, at once or when it comes back, and that start of it claims nothing any more.
     pub(crate) fn kill(&self, what: &str) -> Killed {
         let mut held = self.held.lock();
         let of_id = |session: &&Arc<Session>| session.id.to_string() == what;
         let client = held.sessions.values().find(of_id).cloned();
         let of_client = |session: &Session| {
             client.as_ref().is_some_and(|client| {
-                session.instance == client.instance && session.identity.name == client.identity.name
+                session.start.instance == client.start.instance
+                    && session.identity.name == client.identity.name
             })
         };
-        let meant = |Entry { claim, .. }: &&Entry| {
-            claim.intercept.name.as_str() == what || claim.lanes().iter().any(|lane| of_client(&lane.session))
+        let meant = |Entry { claim, .. }: &&Entry| match &client {
+            Some(client) => {
+                claim.start.instance == client.start.instance && claim.owner == client.identity.name
+            }
+            None => claim.intercept.name.as_str() == what,
         };
         let fences: Vec<_> = held.claims.iter().filter(meant).map(|entry| entry.claim.fence).collect();
         let killed: Vec<_> = fences.into_iter().filter_map(|fence| held.claims.remove(fence)).collect();
+        let now = Instant::now();
+        held.killed.retain(|_, until| *until > now);
+        let starts = killed.iter().map(|Entry { claim, .. }| (claim.owner.clone(), claim.start.instance));
+        held.killed.extend(starts.map(|start| (start, now + REMEMBERED)));
         for entry in &killed {
             self.publish(&held, &entry.claim.intercept.service, &[entry], None);
         }

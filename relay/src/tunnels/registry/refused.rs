@@ -18,6 +18,13 @@ pub(crate) enum Refused {
     TooManyClaims,
     #[error("claims change too fast on this tunnel: 20 a second are taken, after the first few hundred")]
     TooFast,
+    /// To the claim of a later start of the same developer's client.
+    #[error("a newer session on {} holds it", .0.host)]
+    Superseded(Holder),
+    #[error("{}", super::killing::WHY)]
+    Killed,
+    #[error("this tunnel carries that claim already")]
+    Carried,
     #[error("the time that it was asked for is over")]
     Expired,
     #[error("too many tunnels")]
@@ -44,6 +51,9 @@ impl Refused {
     /// What the client is told of its claim.
     pub(crate) fn denial(&self, claim: u64) -> FromRelay {
         let (code, holder) = match self {
+            Self::Superseded(by) => return FromRelay::Superseded { claim, by: by.clone() },
+            Self::Carried => (DeniedCode::Invalid, None),
+            Self::Killed => (DeniedCode::NotAllowed, None),
             Self::Conflict { holder, .. } => (DeniedCode::Conflict, Some(holder.clone())),
             Self::NoSuchService { .. } => (DeniedCode::NoSuchService, None),
             Self::NotAllowed(_) => (DeniedCode::NotAllowed, None),
@@ -62,6 +72,9 @@ impl Refused {
             Self::TooManyClaims | Self::TooManySessions => "too_many",
             Self::TooFast => "too_fast",
             Self::Expired => "expired",
+            Self::Superseded(_) => "superseded",
+            Self::Killed => "killed",
+            Self::Carried => "invalid",
         }
     }
 }

@@ -1,13 +1,15 @@
-//! How old a claim is, in a form that its client carries from one replica to the next and cannot make up: relays of one
+//! How old a claim is, and a start of a client, in a form that the client carries from one replica to the next and cannot make up: relays of one
 //! authority share the key, and nobody else has it.
 
 use std::fmt;
 use std::time::SystemTime;
 
 use culvert_certs::{DeveloperName, Secret};
-use culvert_protocol::hello::{Stamp, UnixMillis};
+use culvert_protocol::hello::{InstanceId, Stamp, UnixMillis};
 use culvert_protocol::intercept::Intercept;
 use ring::hmac;
+
+use crate::tunnels::session::Start;
 
 pub(crate) struct Stamps {
     key: hmac::Key,
@@ -36,23 +38,51 @@ impl Stamps {
         relay: &str,
     ) -> Stamp {
         let since = UnixMillis::from(since);
-        let tag = hmac::sign(&self.key, &said(owner, intercept, since, relay));
-        let proof = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        Stamp { since, relay: relay.to_owned(), proof }
+        self.sign(since, relay, &said(owner, intercept, since, relay))
     }
 
     /// Whether a relay of this authority has said so, of just this claim of just this owner.
     pub(super) fn vouches(&self, owner: &DeveloperName, intercept: &Intercept, stamp: &Stamp) -> bool {
-        let Some(proof) = bytes(&stamp.proof) else { return false };
-        hmac::verify(&self.key, &said(owner, intercept, stamp.since, &stamp.relay), &proof).is_ok()
+        self.has_signed(stamp, &said(owner, intercept, stamp.since, &stamp.relay))
+    }
+
+    /// Says when a client was started.
+    pub(super) fn start(&self, owner: &DeveloperName, start: &Start) -> Stamp {
+        let Start { at, relay, instance } = start;
+        self.sign(*at, relay, &parts(*at, &[relay, owner.as_str(), &instance.to_string()]))
+    }
+
+    /// The same, if a relay of this authority has said so of this start.
+    pub(super) fn started(
+        &self,
+        owner: &DeveloperName,
+        instance: InstanceId,
+        stamp: &Stamp,
+    ) -> Option<Start> {
+        let said = parts(stamp.since, &[&stamp.relay, owner.as_str(), &instance.to_string()]);
+        self.has_signed(stamp, &said).then(|| Start { at: stamp.since, relay: stamp.relay.clone(), instance })
+    }
+
+    fn sign(&self, since: UnixMillis, relay: &str, said: &[u8]) -> Stamp {
+        let tag = hmac::sign(&self.key, said);
+        let proof = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+        Stamp { since, relay: relay.to_owned(), proof }
+    }
+
+    fn has_signed(&self, stamp: &Stamp, said: &[u8]) -> bool {
+        bytes(&stamp.proof).is_some_and(|proof| hmac::verify(&self.key, said, &proof).is_ok())
     }
 }
 
-/// Every part with its length before it, so that no two claims read the same.
 fn said(owner: &DeveloperName, intercept: &Intercept, since: UnixMillis, relay: &str) -> Vec<u8> {
     let Intercept { service, name, matcher, .. } = intercept;
+    parts(since, &[relay, owner.as_str(), service.as_str(), name.as_str(), &matcher.to_string()])
+}
+
+/// Every part with its length before it, so that no two claims read the same, and none like a start.
+fn parts(since: UnixMillis, parts: &[&str]) -> Vec<u8> {
     let mut said = since.0.to_be_bytes().to_vec();
-    for part in [relay, owner.as_str(), service.as_str(), name.as_str(), &matcher.to_string()] {
+    for part in parts {
         said.extend((part.len() as u64).to_be_bytes());
         said.extend(part.as_bytes());
     }

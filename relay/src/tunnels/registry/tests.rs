@@ -1,11 +1,12 @@
 //! Who holds what when developers come, come back, go, and get in each other's way.
 
-use culvert_protocol::hello::DeniedCode;
+use culvert_protocol::hello::{DeniedCode, Hello};
 use culvert_protocol::intercept::Matcher;
 use culvert_protocol::message::{Fields, RequestHead};
 use proptest::prelude::*;
 
 use super::*;
+use crate::tunnels::session::Start;
 use crate::tunnels::tests::dialer::{People, intercept};
 
 /// Some relay, of an authority that all of them have.
@@ -212,7 +213,8 @@ fn one_person_cannot_fill_the_relay() {
     let refused = claim(&alice, 200).unwrap_err();
     assert!(matches!(refused.denial(200), FromRelay::Denied { code: DeniedCode::TooMany, .. }));
     let _others = claim(&bob, 300).unwrap();
-    let _superseding_is_not_one_more = claim(&alice, 199).unwrap();
+    let newer = people.session("alice", "laptop", 3);
+    let _superseding_is_not_one_more = claim(&newer, 199).unwrap();
     held.truncate(10);
     let _room_again = claim(&alice, 200).unwrap();
 }
@@ -227,6 +229,98 @@ fn a_relay_takes_as_many_claims_as_it_was_told_to() {
     assert_eq!(third().unwrap_err(), Refused::TooManyClaims);
     drop(first);
     let _third = third().unwrap();
+}
+
+#[test]
+fn who_was_replaced_while_it_could_not_hear_does_not_take_it_back() {
+    let (people, registry) = (People::new(), registry());
+    let (laptop, desktop) = (people.session("alice", "laptop", 1), people.session("alice", "desktop", 2));
+    let slept = registry.claims(&laptop, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    drop(slept);
+    let _desktops = registry.claims(&desktop, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    for name in ["a", "under another name"] {
+        let refused = registry.claims(&laptop, 2, intercept(name, "orders", "x-user=alice")).unwrap_err();
+        let FromRelay::Superseded { claim: 2, by } = refused.denial(2) else { panic!("{refused}") };
+        assert_eq!(by.host, "desktop");
+    }
+    assert_eq!(goes_to(&registry, "alice").as_deref(), Some("desktop"));
+    // Once nobody has it, whoever is there may.
+    drop(_desktops);
+    let _again = registry.claims(&laptop, 3, intercept("a", "orders", "x-user=alice")).unwrap();
+    assert_eq!(goes_to(&registry, "alice").as_deref(), Some("laptop"));
+}
+
+#[test]
+fn of_two_that_are_started_at_once_the_same_one_stays_on_every_replica() {
+    let people = People::new();
+    let (one, other) = (people.session("alice", "one", 1), people.session("alice", "other", 2));
+    for order in [[&one, &other], [&other, &one]] {
+        let registry = registry();
+        let claims = order.map(|session| {
+            registry
+                .claims(session, 1, intercept("a", "orders", "x-user=alice"))
+                .ok()
+                .map(|claim| (claim, session))
+        });
+        assert_eq!(goes_to(&registry, "alice").as_deref(), Some("other"));
+        drop(claims);
+    }
+}
+
+#[test]
+fn when_a_client_was_started_is_believed_from_relays_alone_and_never_goes_back() {
+    let (people, here, there) = (People::new(), registry(), replica("r2"));
+    let alice = people.session("alice", "laptop", 7);
+    let first = here.start(&alice.identity, &crate::tunnels::tests::dialer::hello("laptop", 7));
+    let stamp = here.stamps.start(&alice.identity.name, &first);
+    let hello = |instance, stamp: &Stamp| Hello {
+        began: Some(stamp.clone()),
+        ..crate::tunnels::tests::dialer::hello("laptop", instance)
+    };
+    assert_eq!(there.start(&alice.identity, &hello(7, &stamp)), first);
+    let bob = people.session("bob", "desktop", 7);
+    let later = Stamp { since: UnixMillis(stamp.since.0 + 9_999_999), ..stamp.clone() };
+    for (identity, hello) in [
+        (&alice.identity, hello(8, &stamp)),
+        (&bob.identity, hello(7, &stamp)),
+        (&alice.identity, hello(7, &later)),
+    ] {
+        let made_up = there.start(identity, &hello);
+        assert_eq!((made_up.relay.as_str(), made_up.instance), ("r2", hello.instance));
+        assert_ne!(made_up.at, later.since);
+    }
+    // A relay whose clock is behind does not put the next start before the last.
+    let ahead = Start { at: UnixMillis(u64::MAX / 2), ..first };
+    let tunnel = alice.tunnel.clone();
+    let peer = crate::tunnels::Peer { tunnel, identity: alice.identity.clone() };
+    let ahead = Session::new(peer, &hello(7, &stamp), ahead, &crate::metrics::TunnelMetrics::default());
+    let _admitted = there.admit(&ahead).unwrap();
+    let next = there.start(&alice.identity, &crate::tunnels::tests::dialer::hello("desktop", 9));
+    assert!(next > ahead.start, "{next:?}");
+}
+
+#[test]
+fn who_was_away_when_it_was_killed_is_told_so_when_it_comes_back() {
+    let (people, registry) = (People::new(), registry());
+    let (alice, bob) = (people.session("alice", "laptop", 1), people.session("bob", "laptop", 1));
+    let lost = registry.claims(&alice, 1, kept("503", None)).unwrap();
+    let _bobs = registry.claims(&bob, 1, intercept("b", "orders", "x-user=bob")).unwrap();
+    drop(lost);
+    assert_eq!(registry.kill("a").claims, 1);
+    let refused = registry.claims(&alice, 2, kept("503", None)).unwrap_err();
+    assert!(matches!(refused.denial(2), FromRelay::Denied { code: DeniedCode::NotAllowed, .. }), "{refused}");
+    let anew = people.session("alice", "laptop", 2);
+    let _anew = registry.claims(&anew, 1, kept("503", None)).unwrap();
+    assert_eq!(goes_to(&registry, "bob").as_deref(), Some("laptop"));
+}
+
+#[test]
+fn a_tunnel_carries_a_claim_once() {
+    let (people, registry) = (People::new(), registry());
+    let alice = people.session("alice", "laptop", 1);
+    let _claim = registry.claims(&alice, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    let refused = registry.claims(&alice, 2, intercept("a", "orders", "x-user=alice")).unwrap_err();
+    assert!(matches!(refused, Refused::Carried), "{refused}");
 }
 
 #[derive(Clone, Debug)]

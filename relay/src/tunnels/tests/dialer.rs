@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 use culvert_certs::tls::{join_client, tunnel_client};
 use culvert_certs::{Authority, DeveloperKey, Fingerprint, Identity, JoinToken, decode_certificate};
 use culvert_protocol::hello::{
-    FromClient, FromJoiner, FromRelay, Hello, InstanceId, Join, JoinSecret, Messages, ToJoiner, VERSIONS,
-    write_message,
+    FromClient, FromJoiner, FromRelay, Hello, InstanceId, Join, JoinSecret, Messages, ToJoiner, UnixMillis,
+    VERSIONS, write_message,
 };
 use culvert_protocol::intercept::{Intercept, Matcher};
 use culvert_protocol::tunnel::{
@@ -24,7 +24,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::metrics::TunnelMetrics;
 use crate::tunnels::Peer;
-use crate::tunnels::session::Session;
+use crate::tunnels::session::{Session, Start};
 
 /// Longer than anything takes that works.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,12 +67,13 @@ impl People {
         Login { key, certificate: issued.certificate, authority: self.authority.certificate().clone() }
     }
 
-    /// With a tunnel that leads nowhere.
+    /// With a tunnel that leads nowhere. Of two instances the greater was started later.
     pub(crate) fn session(&self, name: &str, host: &str, instance: u128) -> Arc<Session> {
         let identity = Identity::from_verified(&self.login(name).certificate).unwrap();
         let (ours, _theirs) = tokio::io::duplex(64);
         let (tunnel, _driver) = Tunnel::yamux(ours, Side::Listener, Limits::of(Side::Listener));
-        Session::new(Peer { tunnel, identity }, &hello(host, instance), &TunnelMetrics::default())
+        let start = Start { at: UnixMillis(0), relay: "r1".to_owned(), instance: InstanceId::new(instance) };
+        Session::new(Peer { tunnel, identity }, &hello(host, instance), start, &TunnelMetrics::default())
     }
 }
 
@@ -84,6 +85,7 @@ pub(crate) fn hello(host: &str, instance: u128) -> Hello {
         user: None,
         process: 1,
         instance: InstanceId::new(instance),
+        began: None,
     }
 }
 
