@@ -270,3 +270,22 @@ async fn a_client_that_is_told_to_stop_finishes_what_is_under_way_at_every_repli
         assert_eq!(pair.client.ended().await.unwrap().code, Some(0), "{transport}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_address_that_is_given_is_dialled_and_one_that_is_dead_keeps_nobody() {
+    let says = |side: &'static str| Origin::with(move |_| Answer::text(side));
+    let (upstream, app) = (says("upstream").await.unwrap(), says("app").await.unwrap());
+    let stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();
+    let home = stack.developer("alice").await.unwrap();
+    let fleet = Fleet::beside(&stack, binaries().await, &upstream.url(), 2).await.unwrap();
+    // Where the login was made, and nobody is any more.
+    stack.relay.signal("KILL").await.unwrap();
+    let addresses = [vec![stack.tunnel], fleet.tunnels()].concat();
+    let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+    let claim = ["--relay", &addresses.join(","), "orders", &app.url(), "x-user=alice"];
+    let client = stack.intercept(&home, &claim).await.unwrap();
+    for door in fleet.doors() {
+        answered_by("app", door).await;
+    }
+    drop(client);
+}

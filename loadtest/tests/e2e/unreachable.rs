@@ -9,6 +9,8 @@ use culvert_loadtest::flaky::{Flaky, Protocol, Way};
 use culvert_loadtest::message::Message;
 use culvert_loadtest::origin::{Answer, Origin};
 use culvert_loadtest::world::World;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -310,5 +312,53 @@ async fn what_an_app_has_begun_is_asked_for_elsewhere_only_if_it_changes_nothing
         assert_eq!(post.status(), 502, "{transport:?}");
         assert_eq!(post.field("culvert-failure").as_deref(), Some("tunnel_lost"), "{transport:?}");
         assert_eq!(scene.executed("/2"), (1, 0), "{transport:?}");
+    }
+}
+
+/// Answers with an event every 0.2 s, for ever.
+async fn ticking(listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    while let Ok((mut stream, _)) = listener.accept().await {
+        connections.spawn(async move {
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let mut said = stream.write_all(head.as_bytes()).await;
+            while said.is_ok() {
+                sleep(Duration::from_millis(200)).await;
+                said = stream.write_all(b"9\r\ndata: x\n\n\r\n").await;
+            }
+        });
+    }
+}
+
+/// A word now and then, of the client's pings or of an answer under way, does not show that the client hears anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trickle_from_a_client_that_hears_nothing_makes_no_caller_wait_for_it() {
+    for transport in TRANSPORTS {
+        let upstream = Origin::named("upstream").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let app = format!("http://{}", listener.local_addr().unwrap());
+        let mut ticks = JoinSet::new();
+        ticks.spawn(ticking(listener));
+        let world = World::before(&upstream.url()).await.unwrap();
+        let way = Flaky::to(world.addresses().tunnel).await.unwrap();
+        let alice = world.developer_dialling("alice", way.address()).await.unwrap();
+        let _session = alice.intercept_or("upstream", "x-user=alice", &app, transport).await.unwrap();
+        let door = world.door().unwrap();
+        let mut events = TcpStream::connect(door).await.unwrap();
+        events.write_all(b"GET /events HTTP/1.1\r\nHost: a\r\nx-user: alice\r\n\r\n").await.unwrap();
+        let mut heard = [0; 1024];
+        assert!(timeout(PATIENCE, events.read(&mut heard)).await.unwrap().unwrap() > 0);
+
+        way.blackhole(Protocol::Udp, Way::Down);
+        way.blackhole(Protocol::Tcp, Way::Down);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(5) {
+            let asked = Instant::now();
+            let answer = caller::get(door, "/", &["x-user: alice"]).await.unwrap();
+            assert_eq!(answer.text(), "upstream GET / HTTP/1.1\n", "{transport:?}");
+            assert!(asked.elapsed() < DEAD, "{transport:?}: {:?}", asked.elapsed());
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 }

@@ -55,6 +55,29 @@ async fn wakes(transport: &str) {
     assert_eq!(app.count(), 2, "{transport}");
 }
 
+/// The lid of one machine is closed, the work goes on at another, and the lid is opened again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_laptop_that_wakes_takes_nothing_back_from_the_desktop_that_has_taken_over() {
+    let upstream = Origin::named("upstream").await.unwrap();
+    let (laptops, desktops) =
+        (Origin::named("laptop").await.unwrap(), Origin::named("desktop").await.unwrap());
+    let stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();
+    let home = stack.developer("alice").await.unwrap();
+    let laptop = stack.intercept(&home, &["orders", &laptops.url(), "x-user=alice"]).await.unwrap();
+    let mut caller = Caller::connect(stack.door).await.unwrap();
+    assert_eq!(post(&mut caller).await, "laptop POST / HTTP/1.1\n");
+    laptop.signal("STOP").await.unwrap();
+    sleep(STOPPED).await;
+    let desktop = stack.intercept(&home, &["orders", &desktops.url(), "x-user=alice"]).await.unwrap();
+    assert_eq!(post(&mut caller).await, "desktop POST / HTTP/1.1\n");
+    laptop.signal("CONT").await.unwrap();
+    let ended = laptop.ended().await.unwrap();
+    assert_eq!(ended.code, Some(4), "{}", ended.stderr);
+    assert!(ended.stderr.contains("taken over by a newer session of yours"), "{}", ended.stderr);
+    assert_eq!(post(&mut caller).await, "desktop POST / HTTP/1.1\n");
+    drop(desktop);
+}
+
 /// What may not be asked for twice.
 async fn post(caller: &mut Caller) -> String {
     let request = "POST / HTTP/1.1\r\nHost: orders.example\r\nx-user: alice\r\nContent-Length: 4\r\n\r\nonce";
