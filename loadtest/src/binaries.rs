@@ -66,7 +66,7 @@ impl Binaries {
 }
 
 /// Where cargo puts this profile's programs.
-fn directory() -> anyhow::Result<PathBuf> {
+pub(crate) fn directory() -> anyhow::Result<PathBuf> {
     let this = env::current_exe().context("finding this program")?;
     let mut directory = this.parent().context("finding this program's directory")?;
     // Tests are one level further down.

@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What several runs of one thing gave.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Figure {
     pub median: f64,
     /// Largest less smallest, as a part of the median: how far to trust it.
@@ -27,6 +27,12 @@ impl Figure {
         };
         let range = at(sorted.len().saturating_sub(1)) - at(0);
         Self { median, spread: if median > 0.0 { range / median } else { 0.0 }, runs }
+    }
+
+    /// One run more.
+    pub fn add(&mut self, run: f64) {
+        self.runs.push(run);
+        *self = Self::of(std::mem::take(&mut self.runs));
     }
 
     /// This as a multiple of another.
@@ -76,6 +82,19 @@ impl Table {
         }
         text
     }
+
+    /// The same for a page.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        for (number, row) in self.rows.iter().enumerate() {
+            let _ = writeln!(text, "| {} |", row.join(" | "));
+            if number == 0 {
+                let dashes = (0..row.len()).map(|column| if column < self.left { "---" } else { "---:" });
+                let _ = writeln!(text, "|{}|", dashes.collect::<Vec<_>>().join("|"));
+            }
+        }
+        text
+    }
 }
 
 #[cfg(test)]
@@ -98,5 +117,6 @@ mod tests {
         table.row(vec!["a".into(), "10".into()]);
         table.row(vec!["bcdef".into(), "1".into()]);
         assert_eq!(table.render(), "what    n\na      10\nbcdef   1\n");
+        assert_eq!(table.markdown(), "| what | n |\n|---|---:|\n| a | 10 |\n| bcdef | 1 |\n");
     }
 }

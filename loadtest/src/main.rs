@@ -3,13 +3,13 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use culvert_loadtest::bench::{Effort, Report};
 use culvert_loadtest::binaries::Binaries;
-use culvert_loadtest::{bulk, demo, guard, idle, link, lossy, scenario, soak, stalled, storm};
+use culvert_loadtest::compare::{self, Report, all, page, pass_through, tunnels};
+use culvert_loadtest::peers::install;
+use culvert_loadtest::{bulk, demo, guard, idle, link, lossy, scale, soak, stalled, storm};
 use serde::Serialize;
 
 /// Shows what culvert does, and what it costs.
@@ -37,10 +37,16 @@ struct All {
 enum Command {
     /// A relay, a developer, an upstream and an app in one process, and a few requests through them
     Demo(demo::Arguments),
-    /// What a request costs that nobody has claimed, beside nginx
-    PassThrough(Measuring),
-    /// What a request costs that a developer has claimed, over QUIC and over TLS
-    Tunnel(Measuring),
+    /// What a request costs that nobody has claimed, beside other proxies
+    PassThrough(compare::Effort),
+    /// What a request costs that a developer has claimed, over QUIC and over TLS, beside other tunnels
+    Tunnel(compare::Effort),
+    /// Everything that docs/performance.md shows, in one go
+    All(compare::Effort),
+    /// Writes what `all` has found into docs/performance.md, and draws it
+    Page(page::Arguments),
+    /// Whom to compare with, and which of them are here
+    Peers(install::Arguments),
     /// Large bodies up and down on each way: equal by checksum, and kept by nobody
     Bulk(Amount),
     /// A network and a developer as they are, which no caller may notice: nothing fails, nothing runs twice
@@ -51,6 +57,8 @@ enum Command {
     Idle(idle::Effort),
     /// What a request costs in instructions, allocations and system calls, beside what it did: more is an error
     Guard(guard::Effort),
+    /// What a request costs among very many claims, and while they come and go
+    Scale(scale::Effort),
     /// Large bodies on one tunnel that nobody takes: what they cost in memory, and whom they keep waiting
     Stalled(stalled::Effort),
     /// Small requests beside a bulk download on links that lose packets; wants root
@@ -68,16 +76,6 @@ struct Amount {
     /// How large each body is
     #[arg(long, default_value_t = 1024, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     size: u64,
-}
-
-#[derive(Clone, Copy, Debug, Args)]
-struct Measuring {
-    /// How often each target is measured, in turn with the others
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
-    rounds: u8,
-    /// How long each time
-    #[arg(long, default_value_t = 4, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -100,13 +98,24 @@ async fn main() -> ExitCode {
 async fn run(command: Command, all: All) -> anyhow::Result<()> {
     match command {
         Command::Demo(arguments) => demo::run(arguments).await,
-        Command::PassThrough(measuring) => {
-            let report = scenario::pass_through(all.binaries().await?, measuring.effort()).await?;
-            all.print(&report, || shown(&report))
+        Command::PassThrough(effort) => {
+            let report = pass_through::run(&all.binaries().await?, &effort).await?;
+            drawn(&report, &effort)?;
+            all.print(&report, || report.text())
         }
-        Command::Tunnel(measuring) => {
-            let report = scenario::tunnel(all.binaries().await?, measuring.effort()).await?;
-            all.print(&report, || shown(&report))
+        Command::Tunnel(effort) => {
+            let report = tunnels::run(&all.binaries().await?, &effort).await?;
+            drawn(&report, &effort)?;
+            all.print(&report, || report.text())
+        }
+        Command::All(effort) => {
+            let found = all::run(&all.binaries().await?, &effort).await?;
+            all.print(&found, || found.text())
+        }
+        Command::Page(arguments) => page::write(&arguments),
+        Command::Peers(arguments) => {
+            let peers = install::run(arguments).await?;
+            all.print(&peers, || install::table(&peers))
         }
         Command::Bulk(amount) => {
             let rows = bulk::run(&all.binaries().await?, amount.size << 20).await?;
@@ -139,6 +148,10 @@ async fn run(command: Command, all: All) -> anyhow::Result<()> {
             all.print(&report, || report.table())?;
             report.verdict()
         }
+        Command::Scale(effort) => {
+            let report = scale::run(&all.binaries().await?, &effort).await?;
+            all.print(&report, || report.table())
+        }
         Command::Stalled(effort) => {
             let rows = stalled::run(&all.binaries().await?, effort).await?;
             all.print(&rows, || stalled::table(&rows))?;
@@ -162,8 +175,13 @@ async fn run(command: Command, all: All) -> anyhow::Result<()> {
     }
 }
 
-fn shown(report: &Report) -> String {
-    format!("{}\n{}\n", report.table(), report.remarks())
+fn drawn(report: &Report, effort: &compare::Effort) -> anyhow::Result<()> {
+    match &effort.svg {
+        Some(file) => {
+            std::fs::write(file, page::drawn(report)).with_context(|| format!("writing {}", file.display()))
+        }
+        None => Ok(()),
+    }
 }
 
 impl All {
@@ -181,11 +199,5 @@ impl All {
             Output::Json => writeln!(stdout, "{}", serde_json::to_string_pretty(figures)?)?,
         }
         Ok(())
-    }
-}
-
-impl Measuring {
-    fn effort(self) -> Effort {
-        Effort { rounds: self.rounds.into(), time: Duration::from_secs(self.seconds) }
     }
 }

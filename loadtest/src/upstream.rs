@@ -1,4 +1,5 @@
 //! What stands behind a measurement: nginx where it is installed, because it is cheap, and otherwise a server of our own.
+//! There are two of it, so that it can be told who has answered.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,55 +7,119 @@ use std::path::Path;
 
 use crate::nginx;
 use crate::origin::{Answer, Origin};
+use crate::peers::{self, Peer};
 use crate::pinned;
 use crate::process::Process;
 
-/// The bodies that it serves: name, and length in bytes.
-const BODIES: [(&str, usize); 3] = [("small", 200), ("medium", 10 * 1024), ("large", 1024 * 1024)];
+/// The bodies that it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    Small,
+    Medium,
+    Large,
+}
+
+impl Body {
+    pub const ALL: [Self; 3] = [Self::Small, Self::Medium, Self::Large];
+
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::Small => "/small",
+            Self::Medium => "/medium",
+            Self::Large => "/large",
+        }
+    }
+
+    /// As the figures name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Small => "200 B",
+            Self::Medium => "10 KB",
+            Self::Large => "1 MB",
+        }
+    }
+
+    pub fn length(self) -> usize {
+        match self {
+            Self::Small => 200,
+            Self::Medium => 10 * 1024,
+            Self::Large => 1024 * 1024,
+        }
+    }
+
+    /// How many ask for it at once where so many ask for a small one: a large one takes as long as many of those.
+    pub fn callers(self, of: usize) -> usize {
+        match self {
+            Self::Small | Self::Medium => of,
+            Self::Large => of.div_ceil(4),
+        }
+    }
+}
+
+/// What the second one answers `/small` with consists of this, and what the first one does of `a`.
+pub const OTHER: &str = "b";
 
 #[derive(Debug)]
 pub struct Upstream {
     pub address: SocketAddr,
+    /// The second one.
+    pub other: SocketAddr,
     running: Running,
 }
 
 #[derive(Debug)]
 enum Running {
-    Nginx(#[expect(dead_code, reason = "it is stopped when this is dropped")] Process),
-    Own(#[expect(dead_code, reason = "it is stopped when this is dropped")] Origin),
+    Nginx(Process),
+    Own(#[expect(dead_code, reason = "they are stopped when this is dropped")] [Origin; 2]),
 }
 
 impl Upstream {
-    /// Serves `/small`, `/medium` and `/large`, where the load runs too.
+    /// Serves every [`Body`], where the load runs too.
     pub async fn start(directory: &Path) -> anyhow::Result<Self> {
-        let body = |length: usize| "a".repeat(length);
-        if nginx::version().await.is_some() {
-            let root = directory.join("www");
+        let small = |letter: &str| letter.repeat(Body::Small.length());
+        if peers::program(Peer::Nginx).is_some() {
+            let root = directory.join("bodies");
             fs::create_dir_all(&root)?;
-            for (name, length) in BODIES {
-                fs::write(root.join(name), body(length))?;
+            for body in Body::ALL {
+                fs::write(root.join(body.path().trim_start_matches('/')), "a".repeat(body.length()))?;
             }
-            let small = body(BODIES[0].1);
-            let (process, address) = nginx::upstream(directory, &root, &small, pinned::REST).await?;
-            return Ok(Self { address, running: Running::Nginx(process) });
+            let servers = [small("a"), small(OTHER)];
+            let (process, [address, other]) =
+                nginx::upstreams(directory, &root, &servers, pinned::REST).await?;
+            return Ok(Self { address, other, running: Running::Nginx(process) });
         }
-        let answers = BODIES.map(|(name, length)| (format!("GET /{name} "), Answer::text(&body(length))));
-        let origin = Origin::with(move |request| {
-            let known = answers.iter().find(|(line, _)| request.bytes.starts_with(line.as_bytes()));
-            known.map_or_else(|| Answer::with_status("404 Not Found", ""), |(_, answer)| answer.clone())
-        })
-        .await?;
-        Ok(Self { address: origin.address(), running: Running::Own(origin) })
+        let own = |letter: String| {
+            let bodies = Body::ALL.map(|body| (body, Answer::text(&letter.repeat(body.length()))));
+            Origin::with(move |request| {
+                let line = request.line();
+                let path = line.split(' ').nth(1).unwrap_or_default();
+                let found = bodies.iter().find(|(body, _)| body.path() == path);
+                found.map_or_else(|| Answer::with_status("404 Not Found", ""), |(_, answer)| answer.clone())
+            })
+        };
+        let origins = [own("a".to_owned()).await?, own(OTHER.to_owned()).await?];
+        let [address, other] = origins.each_ref().map(Origin::address);
+        Ok(Self { address, other, running: Running::Own(origins) })
     }
 
-    pub fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
+    /// What serves the figures, for the report.
     pub fn name(&self) -> &'static str {
         match self.running {
             Running::Nginx(_) => "nginx",
-            Running::Own(_) => "own",
+            Running::Own(_) => "culvert-loadtest's own, slower than nginx",
         }
+    }
+
+    /// Where it is a process of its own.
+    pub fn process(&self) -> Option<&Process> {
+        match &self.running {
+            Running::Nginx(process) => Some(process),
+            Running::Own(_) => None,
+        }
+    }
+
+    /// As relay.yaml writes it.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 }

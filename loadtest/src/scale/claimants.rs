@@ -63,6 +63,7 @@ impl Claimant {
             user: None,
             process: std::process::id(),
             instance: InstanceId::new(rand::random()),
+            began: None,
         });
         claimant.say(&hello).await?;
         match timeout(PATIENCE, claimant.hear()).await.context("waiting for a welcome")?? {
