@@ -2,12 +2,15 @@
 //! drifts drifts for all. Says what was measured, on what, and how noisy it was; judges nothing.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
+use tokio::process::Command;
 
 use crate::peers::{Choice, Found};
 use crate::pinned;
@@ -92,6 +95,7 @@ impl Effort {
 impl Ground {
     pub async fn prepare() -> anyhow::Result<Self> {
         let machine = Machine::now();
+        descriptors().await;
         pinned::this(pinned::REST).await;
         let directory = TempDir::with_prefix("culvert-loadtest-")?;
         let upstream = Upstream::start(directory.path()).await?;
@@ -171,6 +175,18 @@ impl Report {
         let direct = self.sheets.iter().filter_map(|sheet| sheet.figure(DIRECT, target::RATE));
         direct.map(|figure| figure.spread).max_by(f64::total_cmp)
     }
+}
+
+/// As many files as this process may allow itself, and those that it starts: a thousand callers are more than some systems
+/// allow at first.
+async fn descriptors() {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let Some(most) = files.and_then(|line| line.split_whitespace().nth(1)) else { return };
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &std::process::id().to_string(), &format!("--nofile={most}:")]);
+    // Without it there is an error when there are too many.
+    let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status().await;
 }
 
 /// A measurement takes minutes, in which somebody waits.

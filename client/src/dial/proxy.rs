@@ -127,7 +127,11 @@ impl Proxy {
             },
             None => (Kind::Http, text),
         };
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if path.contains('@') {
+            // A password with such a character in it that is not percent-encoded. What stands before is no host.
+            return None;
+        }
         let (login, place) = match authority.rsplit_once('@') {
             Some((login, place)) => {
                 let (user, password) = login.split_once(':').unwrap_or((login, ""));
@@ -291,11 +295,15 @@ mod tests {
             "http://user:hunter2@",
             "http://user:%zz@x",
             "socks4://hunter2@x",
+            "http://alice:1234/hunter2@127.0.0.1:9",
+            "http://alice:hunter2?@proxy:9",
+            "socks5://alice:hunter2#1@proxy:9",
+            "alice:1234/hunter2@proxy:9",
             "http://a b",
         ] {
             let error = proxies(&[("ALL_PROXY", typed)], "").toward("relay", 1).unwrap_err().to_string();
             assert!(error.starts_with("ALL_PROXY "), "{error}");
-            assert!(!error.contains("hunter2"), "{error}");
+            assert!(!error.contains("hunter2") && !error.contains("alice"), "{error}");
         }
     }
 

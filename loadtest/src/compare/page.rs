@@ -77,14 +77,12 @@ fn sheet(sheet: &Sheet, baselines: &[String]) -> String {
     sheet.table(baselines).markdown()
 }
 
-/// A row for each case, a column for each target, and how ours compare with the baselines.
+/// A row for each case, a column for each target, and how ours compare with each baseline, in the order of `ours`.
 fn costs(cases: &[&Sheet], report: &Report, ours: &[&str]) -> String {
     let names = targets(cases);
-    let pairs: Vec<_> =
-        ours.iter().flat_map(|our| report.baselines.iter().map(move |base| (*our, base))).collect();
     let mut heading = vec![String::new()];
     heading.extend(names.iter().cloned());
-    heading.extend(pairs.iter().map(|(our, base)| format!("{our} / {base}")));
+    heading.extend(report.baselines.iter().map(|base| format!("{} vs {base}", ours.join(", "))));
     let mut table = Table::new(1, &heading.iter().map(String::as_str).collect::<Vec<_>>());
     for case in cases {
         let of = |target: &str| case.figure(target, target::CPU);
@@ -92,9 +90,9 @@ fn costs(cases: &[&Sheet], report: &Report, ours: &[&str]) -> String {
         row.extend(
             names.iter().map(|name| of(name).map_or_else(|| "-".to_owned(), |figure| short(figure.median))),
         );
-        row.extend(pairs.iter().map(|(our, base)| match (of(our), of(base)) {
-            (Some(our), Some(base)) => format!("{:.2}x", our.ratio(base)),
-            _ => "-".to_owned(),
+        row.extend(report.baselines.iter().map(|base| {
+            let ratios = ours.iter().filter_map(|our| Some(format!("{:.2}x", of(our)?.ratio(of(base)?))));
+            ratios.collect::<Vec<_>>().join(", ")
         }));
         table.row(row);
     }

@@ -2,8 +2,11 @@
 //!
 //! Whatever is wrong with a token has one answer and takes the same work, so that nothing can be learnt by trying. Only
 //! who knows the secret is told that it came too late. A request that cannot be signed leaves the token as it was.
+//!
+//! Wrong tokens are counted by address, and over a limit not even called wrong. Behind an ingress everybody has one address:
+//! what a stranger does there keeps nobody out whose token is right, so the token is looked at first.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use culvert_certs::{DeveloperName, Issued, JoinToken, LeafError, TokenHash, TokenId, encode_certificate};
@@ -47,14 +50,12 @@ pub(super) async fn answer(joiner: Joiner, port: &Port) -> Result<Left, Turned> 
     let mut messages = Messages::new(read);
     let asked = timeout(HANDSHAKE, messages.next()).await.map_err(|_| Turned::Silent)??;
     let Some(FromJoiner::Join(join)) = asked else { return Err(Turned::NoHello) };
-    let outcome = if port.strangers.may_join(remote.ip()) { enrol(&join, port).await } else { Err(busy()) };
-    let (said, result) = match outcome {
+    let (said, result) = match enrol(&join, remote.ip(), port).await {
         Ok((name, joined)) => {
             port.metrics.joined("joined");
             (ToJoiner::Joined(joined), Ok(Left::Enrolled(name)))
         }
         Err(Refusal { code, message, label }) => {
-            port.strangers.failed_to_join(remote.ip());
             port.metrics.joined(label);
             (ToJoiner::Refused { code, message }, Err(Turned::Join(label)))
         }
@@ -67,10 +68,13 @@ pub(super) async fn answer(joiner: Joiner, port: &Port) -> Result<Left, Turned> 
     result
 }
 
-async fn enrol(join: &Join, port: &Port) -> Result<(DeveloperName, Joined), Refusal> {
+async fn enrol(join: &Join, from: IpAddr, port: &Port) -> Result<(DeveloperName, Joined), Refusal> {
     let now = SystemTime::now();
-    let (id, name) =
-        port.store.check(shown(join, port), now).await.map_err(|error| failed(&error))?.map_err(denied)?;
+    let checked = port.store.check(shown(join, port), now).await.map_err(|error| failed(&error))?;
+    let (id, name) = checked.map_err(|refused| match refused {
+        TokenRefused::Unknown if !port.strangers.may_guess(from) => busy(),
+        TokenRefused::Unknown | TokenRefused::Expired | TokenRefused::UsedUp => denied(refused),
+    })?;
     let issued = sign(join, &name, port, now)?;
     port.store.spend(id, now).await.map_err(|error| failed(&error))?.map_err(denied)?;
     let joined = Joined {

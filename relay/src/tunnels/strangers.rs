@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 pub(crate) use line::Line;
 pub(crate) use seats::{Room, Seat, Seats};
 
-/// One log line and so many failed tries per address in this long.
+/// One log line and so many wrong tokens per address in this long.
 const MINUTE: Duration = Duration::from_secs(60);
-const FAILED_JOINS: u32 = 5;
+const WRONG_TOKENS: u32 = 5;
 /// Addresses that are remembered. When there are more within a minute, nothing is logged for the rest, and their tries
 /// are not counted: a token's secret cannot be guessed, counting only keeps the noise down.
 const ADDRESSES: usize = 4_096;
@@ -42,7 +42,7 @@ struct Addresses {
 struct Seen {
     since: Instant,
     logged: bool,
-    failed_joins: u32,
+    wrong_tokens: u32,
 }
 
 impl Default for Strangers {
@@ -62,12 +62,13 @@ impl Strangers {
         self.with(address, |seen| !std::mem::replace(&mut seen.logged, true)).unwrap_or(false)
     }
 
-    pub(super) fn may_join(&self, address: IpAddr) -> bool {
-        self.with(address, |seen| seen.failed_joins < FAILED_JOINS).unwrap_or(true)
-    }
-
-    pub(super) fn failed_to_join(&self, address: IpAddr) {
-        self.with(address, |seen| seen.failed_joins += 1);
+    /// Counts a wrong token: whether its sender is still to be told that it is wrong.
+    pub(super) fn may_guess(&self, address: IpAddr) -> bool {
+        let counted = self.with(address, |seen| {
+            seen.wrong_tokens = seen.wrong_tokens.saturating_add(1);
+            seen.wrong_tokens <= WRONG_TOKENS
+        });
+        counted.unwrap_or(true)
     }
 
     fn with<T>(&self, address: IpAddr, change: impl FnOnce(&mut Seen) -> T) -> Option<T> {
@@ -83,7 +84,7 @@ impl Strangers {
                 return None;
             }
         }
-        let fresh = || Seen { since: now, logged: false, failed_joins: 0 };
+        let fresh = || Seen { since: now, logged: false, wrong_tokens: 0 };
         let seen = of.entry(address).or_insert_with(fresh);
         if now.duration_since(seen.since) >= MINUTE {
             *seen = fresh();
@@ -106,15 +107,12 @@ mod tests {
     }
 
     #[test]
-    fn the_sixth_wrong_token_within_a_minute_is_not_looked_at() {
+    fn the_sixth_wrong_token_within_a_minute_is_not_called_wrong() {
         let strangers = Strangers::default();
         let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        for _ in 0..5 {
-            assert!(strangers.may_join(one));
-            strangers.failed_to_join(one);
-        }
-        assert!(!strangers.may_join(one));
-        assert!(strangers.may_join(other));
+        assert!((0..5).all(|_| strangers.may_guess(one)));
+        assert!(!strangers.may_guess(one));
+        assert!(strangers.may_guess(other));
     }
 
     #[test]
@@ -124,6 +122,6 @@ mod tests {
             strangers.may_log(IpAddr::from(address.to_be_bytes()));
         }
         assert_eq!(strangers.seen.lock().of.len(), ADDRESSES);
-        assert!(strangers.may_join(IpAddr::from([255, 0, 0, 1])), "an honest newcomer still gets in");
+        assert!(strangers.may_guess(IpAddr::from([255, 0, 0, 1])), "an honest newcomer is told what is wrong");
     }
 }

@@ -204,10 +204,30 @@ async fn a_wrong_token_learns_nothing_and_a_late_one_is_told() {
         panic!("a token was used twice")
     };
     assert!(message.contains("used up"), "{message}");
+}
 
-    // That was the fifth failure of this address within a minute.
-    let Err(ToJoiner::Refused { code, .. }) = login(world.tunnel, &other).await else { panic!() };
-    assert_eq!(code, RefusedCode::Busy);
+#[tokio::test]
+async fn a_stranger_who_guesses_tokens_keeps_nobody_behind_the_same_address_from_logging_in() {
+    let world = World::new().await;
+    let (mine, late) = (world.token("alice").await, world.token("bob").await);
+    let wrong = JoinToken::mint(mine.authority(), "").unwrap();
+    let mut codes = Vec::new();
+    for _ in 0..7 {
+        let Err(ToJoiner::Refused { code, .. }) = login(world.tunnel, &wrong).await else { panic!() };
+        codes.push(code);
+    }
+    assert_eq!(codes[..5], [RefusedCode::Denied; 5]);
+    assert_eq!(codes[5..], [RefusedCode::Busy; 2], "over the limit nothing is said about the token");
+
+    assert!(login(world.tunnel, &mine).await.is_ok());
+    assert!(login(world.tunnel, &late).await.is_ok());
+    let Err(ToJoiner::Refused { code: RefusedCode::Denied, message }) = login(world.tunnel, &late).await
+    else {
+        panic!("a token was used twice")
+    };
+    assert!(message.contains("used up"), "who has the token is told what is wrong with it: {message}");
+    let Err(ToJoiner::Refused { code, .. }) = login(world.tunnel, &wrong).await else { panic!() };
+    assert_eq!(code, RefusedCode::Busy, "a login that succeeds gives a stranger no more tries");
 }
 
 #[tokio::test]

@@ -22,8 +22,12 @@ const PORTS: f64 = 28_232.0;
 pub(super) fn table(all: &All) -> String {
     let mut table = Table::new(1, &["", "over QUIC", "over TLS", "from"]);
     let both = |value: &dyn Fn(usize) -> Option<f64>, unit: &str| {
-        [0, 1]
-            .map(|way| value(way).map_or_else(|| "-".to_owned(), |value| format!("{} {unit}", short(value))))
+        [0, 1].map(|way| {
+            value(way).map_or_else(
+                || "-".to_owned(),
+                |value| format!("{} {unit}", short(value)).trim_end().to_owned(),
+            )
+        })
     };
     let mut row = |what: &str, [quic, tls]: [String; 2], from: String| {
         table.row(vec![what.to_owned(), quic, tls, from]);
