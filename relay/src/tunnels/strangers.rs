@@ -122,6 +122,9 @@ mod tests {
             strangers.may_log(IpAddr::from(address.to_be_bytes()));
         }
         assert_eq!(strangers.seen.lock().of.len(), ADDRESSES);
-        assert!(strangers.may_guess(IpAddr::from([255, 0, 0, 1])), "an honest newcomer is told what is wrong");
+        assert!(
+            strangers.may_guess(IpAddr::from([255, 0, 0, 1])),
+            "an honest newcomer is told what is wrong"
+        );
     }
 }
