@@ -18,7 +18,7 @@ use serde::Serialize;
 
 mod text;
 
-pub use text::{ago, because, shown, shown_bytes};
+pub use text::{ago, because, shown, shown_bytes, until};
 
 /// Lines that wait for the terminal: a second of busy traffic.
 const WAITING: usize = 1024;

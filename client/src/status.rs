@@ -76,6 +76,8 @@ pub struct ClaimStatus {
     pub app: String,
     pub on_unreachable: String,
     pub in_force: bool,
+    /// When the time of its `--ttl` is over, by the relay's clock. None: no such time, or not known yet.
+    pub expires_ms: Option<u64>,
 }
 
 /// `$XDG_RUNTIME_DIR/culvert`, or beside what else is kept where there is no such directory.

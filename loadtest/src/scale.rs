@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use culvert_protocol::intercept::{Intercept, Matcher};
 use serde::Serialize;
 use tempfile::TempDir;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -17,6 +18,7 @@ use crate::binaries::Binaries;
 use crate::caller;
 use crate::figures::{Figure, Table};
 use crate::load::Load;
+use crate::open::Open;
 use crate::pinned;
 use crate::process::Process;
 use crate::stack::{Stack, Where};
@@ -24,7 +26,6 @@ use crate::upstream::Upstream;
 use crate::world;
 
 mod claimants;
-mod paced;
 
 use claimants::{CHANGES, Claimant, OF_ONE};
 
@@ -36,6 +37,8 @@ const CONNECTIONS: usize = 64;
 const WARM_UP: Duration = Duration::from_millis(500);
 /// Handshakes are over and what they took is given back.
 const SETTLED: Duration = Duration::from_secs(3);
+/// For all claims to be in force, on a busy machine.
+const ANNOUNCED: Duration = Duration::from_secs(300);
 /// For a relay to end, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -99,6 +102,7 @@ struct Among {
     at_rest: f64,
     row: Row,
     holding: JoinSet<anyhow::Result<()>>,
+    _orders: Vec<mpsc::Sender<Vec<Intercept>>>,
     /// Who serves the claim that is measured.
     _developer: Process,
     churners: culvert_client::profile::Profile,
@@ -113,8 +117,10 @@ pub async fn run(binaries: &Binaries, effort: &Effort) -> anyhow::Result<Report>
     let directory = TempDir::with_prefix("culvert-loadtest-")?;
     let upstream = Upstream::start(directory.path()).await?;
     let mut relays = Vec::new();
+    // As many on every relay as the most claims need: what they take themselves is the same for all.
+    let tunnels = effort.claims.iter().map(|claims| (*claims as usize).div_ceil(OF_ONE)).max().unwrap_or(1);
     for claims in &effort.claims {
-        relays.push(Among::prepare(binaries, &upstream, *claims).await?);
+        relays.push(Among::prepare(binaries, &upstream, *claims, tunnels).await?);
     }
     let time = Duration::from_secs(effort.seconds);
     for _ in 0..effort.rounds {
@@ -144,31 +150,39 @@ pub async fn run(binaries: &Binaries, effort: &Effort) -> anyhow::Result<Report>
 }
 
 impl Among {
-    async fn prepare(binaries: &Binaries, upstream: &Upstream, claims: u32) -> anyhow::Result<Self> {
+    async fn prepare(
+        binaries: &Binaries,
+        upstream: &Upstream,
+        claims: u32,
+        count: usize,
+    ) -> anyhow::Result<Self> {
         let stack = with_room(binaries, upstream, claims).await?;
-        let mut tunnels = Vec::new();
-        for number in 0..(claims as usize).div_ceil(OF_ONE) {
+        let (mut holding, mut orders, (show, mut in_force)) =
+            (JoinSet::new(), Vec::new(), mpsc::channel(OF_ONE));
+        for number in 0..count {
             let profile = claimants::developer(&stack, &format!("dev-{number}")).await?;
-            tunnels.push(Claimant::connect(&profile).await?);
+            let (order, told) = mpsc::channel(1);
+            holding.spawn(Claimant::connect(&profile).await?.hold(told, show.clone()));
+            orders.push(order);
         }
+        drop(show);
         sleep(SETTLED).await;
         let (without, cpu, begun) = (stack.relay.memory()?, stack.relay.cpu()?, Instant::now());
-        let mut row = Row { claims, tunnels: tunnels.len(), ..Row::default() };
-        let mut announcing = JoinSet::new();
-        for (number, mut tunnel) in tunnels.into_iter().enumerate() {
+        let mut row = Row { claims, tunnels: count, ..Row::default() };
+        for (number, order) in orders.iter().enumerate() {
             let first = number * OF_ONE;
+            // The last ones have none, where there are more tunnels than that.
             let numbers = first..(first + OF_ONE).min(claims as usize);
             let intercepts = numbers.map(|number| claim(&format!("c{number}"), number.is_multiple_of(2)));
-            let intercepts: Vec<_> = intercepts.collect::<anyhow::Result<_>>()?;
-            announcing.spawn(async move {
-                tunnel.announce(intercepts).await?;
-                anyhow::Ok(tunnel)
-            });
+            order.send(intercepts.collect::<anyhow::Result<_>>()?).await.context("a tunnel was lost")?;
         }
-        let mut holding = JoinSet::new();
-        while let Some(announced) = announcing.join_next().await {
-            holding.spawn(announced.context("announcing")??.hold());
-        }
+        let announcing = async {
+            for _ in 0..claims {
+                in_force.recv().await.context("all tunnels were lost")?;
+            }
+            anyhow::Ok(())
+        };
+        timeout(ANNOUNCED, announcing).await.context("waiting for claims to be in force")??;
         row.announced_s = begun.elapsed().as_secs_f64();
         row.announce_cpu_us = (stack.relay.cpu()? - cpu).as_secs_f64() * 1e6 / f64::from(claims);
         sleep(SETTLED).await;
@@ -182,7 +196,10 @@ impl Among {
         let arguments = ["--transport", "tls", "orders", &app, "a-team=red", "x-user=measured"];
         let developer = stack.intercept_quietly(&measured, &arguments).await?;
         let churners = claimants::developer(&stack, "churn").await?;
-        Ok(Self { stack, at_rest, row, holding, _developer: developer, churners })
+        if let Some(ended) = holding.try_join_next() {
+            bail!("a tunnel was lost: {:?}", ended?);
+        }
+        Ok(Self { stack, at_rest, row, holding, _orders: orders, _developer: developer, churners })
     }
 
     /// What the relay takes for one of these requests, in microseconds of a processor.
@@ -199,10 +216,11 @@ impl Among {
 
     /// How long callers wait, without and with claims that come and go.
     async fn callers_of(&mut self, effort: &Effort, time: Duration) -> anyhow::Result<()> {
-        let door = self.stack.door;
+        let (address, request) = (self.stack.door, caller::request("/small", &PASSED));
+        let open = Open { address, request, per_second: effort.rate, time };
         let wait = async || {
-            let p99 = |latencies: Vec<_>| paced::quantile(&latencies, 0.99).as_secs_f64() * 1e6;
-            paced::latencies(door, &PASSED, effort.rate, time).await.map(p99)
+            let outcome = open.clone().run().await?;
+            anyhow::Ok(outcome.latency(0.99).as_secs_f64() * 1e6)
         };
         wait().await?;
         let before = self.stack.relay.cpu()?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{CommandError, Global, Surroundings, print, profile};
 use crate::dial::{Dialler, Rungs};
 use crate::list::{Listing, list};
-use crate::screen::{ago, shown};
+use crate::screen::{ago, shown, until};
 use crate::session::SessionError;
 
 /// Show the relay's services and everybody's intercepts
@@ -63,9 +63,10 @@ struct Claimed<'a> {
     generation: u64,
     /// What carries it, the best first; none while its owner is expected back.
     transports: &'a [String],
-    /// Milliseconds since 1970 UTC, by the relay's clock, as is the next one.
+    /// Milliseconds since 1970 UTC, by the relay's clock, as are the next ones.
     since_ms: UnixMillis,
     last_seen_ms: UnixMillis,
+    /// When the time of its `--ttl` is over.
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_ms: Option<UnixMillis>,
 }
@@ -102,7 +103,8 @@ impl<'a> Data<'a> {
 
     /// A service that nobody has claimed anything of has a line too: it is what there is to be claimed.
     fn table(&self, now: UnixMillis) -> String {
-        let mut rows = vec![["SERVICE", "MATCH", "OWNER", "HOST", "SINCE", "SEEN"].map(str::to_owned)];
+        let mut rows =
+            vec![["SERVICE", "MATCH", "OWNER", "HOST", "SINCE", "SEEN", "ENDS"].map(str::to_owned)];
         let row = |claimed: &Claimed<'_>| {
             [
                 shown(claimed.service),
@@ -111,13 +113,14 @@ impl<'a> Data<'a> {
                 shown(claimed.host),
                 ago(claimed.since_ms, now),
                 ago(claimed.last_seen_ms, now),
+                claimed.expires_ms.map_or_else(|| "-".to_owned(), |end| until(end, now)),
             ]
         };
         for service in &self.services {
             let before = rows.len();
             rows.extend(self.intercepts.iter().filter(|claimed| claimed.service == service.name).map(row));
             if rows.len() == before {
-                rows.push([&shown(service.name), "-", "-", "-", "-", "-"].map(str::to_owned));
+                rows.push([&shown(service.name), "-", "-", "-", "-", "-", "-"].map(str::to_owned));
             }
         }
         let listed =
@@ -183,10 +186,21 @@ mod tests {
         let table = Data::of(&listing).table(NOW);
         assert_eq!(
             table,
-            "SERVICE  MATCH       OWNER  HOST                 SINCE   SEEN\n\
-             billing  -           -      -                    -       -\n\
-             orders   x-user=bob  bob    bobs\\u{1b}[2Jlaptop  2m ago  just now\n"
+            "SERVICE  MATCH       OWNER  HOST                 SINCE   SEEN      ENDS\n\
+             billing  -           -      -                    -       -         -\n\
+             orders   x-user=bob  bob    bobs\\u{1b}[2Jlaptop  2m ago  just now  -\n"
         );
+    }
+
+    #[test]
+    fn a_claim_with_a_ttl_shows_when_it_ends() {
+        let mut listing = listing();
+        listing.intercepts[0].expires = Some(UnixMillis(NOW.0 + 3_600_000));
+        let data = Data::of(&listing);
+        let table = data.table(NOW);
+        assert!(table.ends_with("just now  in 1h\n"), "{table}");
+        let json = serde_json::to_value(&data).unwrap();
+        assert_eq!(json["intercepts"][0]["expires_ms"], 13_600_000);
     }
 
     #[test]

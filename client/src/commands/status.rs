@@ -7,7 +7,7 @@ use culvert_protocol::hello::UnixMillis;
 use serde::Serialize;
 
 use super::{CommandError, Global, Surroundings, print};
-use crate::screen::{ago, shown};
+use crate::screen::{ago, shown, until};
 use crate::status::{ReplicaStatus, Status, TunnelStatus};
 
 /// Show what the running clients on this machine are connected to, and how
@@ -61,7 +61,11 @@ fn tell(text: &mut String, client: &Status, now: UnixMillis) {
         let state = if claim.in_force { "in force" } else { "not in force" };
         let policy = &claim.on_unreachable;
         let service = shown(&claim.service);
-        let _ = writeln!(text, "  claim {name}: {service} {matcher} -> {app}, {policy}, {state}");
+        let _ = write!(text, "  claim {name}: {service} {matcher} -> {app}, {policy}, {state}");
+        if let Some(end) = claim.expires_ms {
+            let _ = write!(text, ", ends {}", until(UnixMillis(end), now));
+        }
+        text.push('\n');
     }
     for replica in &client.replicas {
         tell_replica(text, replica, now);
@@ -147,6 +151,7 @@ mod tests {
                 app: "127.0.0.1:9002".to_owned(),
                 on_unreachable: "hold:3s".to_owned(),
                 in_force: true,
+                expires_ms: Some(13_600_000),
             }],
         }
     }
@@ -157,7 +162,7 @@ mod tests {
         assert_eq!(
             Data { clients: vec![client()] }.table(now),
             "relay:4433 as alice: connected (process 7, started 2m ago)\n\
-             \x20 claim orders:x-user=alice: orders x-user=alice -> 127.0.0.1:9002, hold:3s, in force\n\
+             \x20 claim orders:x-user=alice: orders x-user=alice -> 127.0.0.1:9002, hold:3s, in force, ends in 1h\n\
              \x20 replica r1: tls\n\
              \x20   tls to 10.0.0.1:4433, in force, round trip 12.3ms, since 2m ago, sent 1.5 MiB, received 17 B, \
              UDP buffers 208.0 KiB in and 208.0 KiB out of 4.0 MiB\n\
@@ -182,9 +187,14 @@ mod tests {
             }],
             "claims": [{
                 "name": "orders:x-user=alice", "service": "orders", "match": "x-user=alice",
-                "app": "127.0.0.1:9002", "on_unreachable": "hold:3s", "in_force": true,
+                "app": "127.0.0.1:9002", "on_unreachable": "hold:3s", "in_force": true, "expires_ms": 13_600_000,
             }],
         }]});
         assert_eq!(json, expected);
+        // A client of before that field answers too.
+        let older = serde_json::json!({
+            "name": "n", "service": "s", "match": "m", "app": "a", "on_unreachable": "upstream", "in_force": true,
+        });
+        assert_eq!(serde_json::from_value::<ClaimStatus>(older).unwrap().expires_ms, None);
     }
 }

@@ -42,13 +42,24 @@ pub fn because(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// How long before `now` a moment was: `4m ago`, or `just now` for what is not past.
 pub fn ago(moment: UnixMillis, now: UnixMillis) -> String {
-    let seconds = now.0.saturating_sub(moment.0) / 1000;
+    roughly(now.0.saturating_sub(moment.0))
+        .map_or_else(|| "just now".to_owned(), |time| format!("{time} ago"))
+}
+
+/// How long after `now` a moment will be: `in 4m`, or `now` for what is not to come.
+pub fn until(moment: UnixMillis, now: UnixMillis) -> String {
+    roughly(moment.0.saturating_sub(now.0)).map_or_else(|| "now".to_owned(), |time| format!("in {time}"))
+}
+
+/// In the largest unit that there is one of. None: less than a second.
+fn roughly(millis: u64) -> Option<String> {
+    let seconds = millis / 1000;
     match seconds {
-        0 => "just now".to_owned(),
-        1..60 => format!("{seconds}s ago"),
-        60..3600 => format!("{}m ago", seconds / 60),
-        3600..86_400 => format!("{}h ago", seconds / 3600),
-        _ => format!("{}d ago", seconds / 86_400),
+        0 => None,
+        1..60 => Some(format!("{seconds}s")),
+        60..3600 => Some(format!("{}m", seconds / 60)),
+        3600..86_400 => Some(format!("{}h", seconds / 3600)),
+        _ => Some(format!("{}d", seconds / 86_400)),
     }
 }
 
@@ -82,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_told_by_its_age() {
+    fn a_moment_is_told_by_how_far_it_is_from_now() {
         let now = UnixMillis(1_000_000_000);
         for (before, said) in [
             (0, "just now"),
@@ -94,5 +105,9 @@ mod tests {
             assert_eq!(ago(UnixMillis(now.0 - before), now), said);
         }
         assert_eq!(ago(UnixMillis(u64::MAX), now), "just now");
+        for (after, said) in [(0, "now"), (59_999, "in 59s"), (7_199_999, "in 1h"), (200_000_000, "in 2d")] {
+            assert_eq!(until(UnixMillis(now.0 + after), now), said);
+        }
+        assert_eq!(until(UnixMillis(0), now), "now");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use culvert_certs::tls::HandshakeFailure;
 use culvert_protocol::hello::{DeniedCode, Holder, RejectCode, UnixMillis, VERSIONS};
-use culvert_protocol::intercept::{Intercept, InterceptName, ServiceName};
+use culvert_protocol::intercept::{Intercept, InterceptName, ServiceName, Ttl};
 use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed};
 use jiff::Timestamp;
 use tokio::time::timeout;
@@ -122,7 +122,8 @@ pub(super) fn of_denial(
         DeniedCode::Conflict => SessionError::Conflict { claim, message, holder: holder.map(Box::new) },
         DeniedCode::NoSuchService => SessionError::NoSuchService { service, message },
         DeniedCode::Invalid => SessionError::Invalid { claim, message },
-        DeniedCode::NotAllowed | DeniedCode::TooMany | DeniedCode::Expired | DeniedCode::Other => {
+        DeniedCode::Expired => SessionError::TimeIsOver { claim, ttl: intercept.ttl },
+        DeniedCode::NotAllowed | DeniedCode::TooMany | DeniedCode::Other => {
             SessionError::Denied { claim, message }
         }
     }
@@ -150,6 +151,8 @@ pub enum SessionError {
     Closed { relay: RelayAddress, reason: CloseReason },
     #[error("claiming {claim}: denied: {message}")]
     Denied { claim: String, message: String },
+    #[error("the claim of {claim} has ended: its time{} is over", option(*.ttl))]
+    TimeIsOver { claim: String, ttl: Option<Ttl> },
     #[error("claiming {claim}: {}", held(message, holder.as_deref()))]
     Conflict { claim: String, message: String, holder: Option<Box<Holder>> },
     #[error("claiming requests of {service}: {message}")]
@@ -182,7 +185,8 @@ impl SessionError {
 
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Dial(_) | Self::Refused { .. } | Self::Expired { .. } | Self::Denied { .. } => Exit::Denied,
+            Self::Dial(_) | Self::Refused { .. } | Self::Expired { .. } => Exit::Denied,
+            Self::Denied { .. } | Self::TimeIsOver { .. } => Exit::Denied,
             Self::Rejected { code: RejectCode::Protocol, .. } | Self::Broken => Exit::Internal,
             Self::Rejected { .. } => Exit::Denied,
             Self::Version { .. } | Self::Invalid { .. } => Exit::Usage,
@@ -218,6 +222,7 @@ impl SessionError {
                 ports.first().map(|port| format!("culvert intercept {service}:{port} …"))
             }
             Self::NoSuchService { .. } | Self::Superseded { .. } => Some("culvert ls".to_owned()),
+            Self::TimeIsOver { .. } => Some("the same again, with a longer --ttl or without".to_owned()),
             Self::Rejected { .. }
             | Self::Closed { .. }
             | Self::Denied { .. }
@@ -225,6 +230,10 @@ impl SessionError {
             | Self::Broken => None,
         }
     }
+}
+
+fn option(ttl: Option<Ttl>) -> String {
+    ttl.map_or_else(String::new, |ttl| format!(" (--ttl {ttl})"))
 }
 
 fn held(message: &str, holder: Option<&Holder>) -> String {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use culvert_protocol::hello::{InstanceId, Stamp};
+use culvert_protocol::hello::{InstanceId, Stamp, UnixMillis};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +108,14 @@ impl Shared {
 
     pub(super) fn stamp(&self, number: u64) -> Option<Stamp> {
         self.stamps.lock().get(place(number)?).cloned().flatten()
+    }
+
+    /// When the time of a claim is over, by the clock of the relay that first accepted it. None: none has, or it has no such
+    /// time.
+    pub(super) fn expires(&self, number: u64) -> Option<UnixMillis> {
+        let ttl = self.claim(number)?.intercept.ttl?.duration();
+        let millis = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        Some(UnixMillis(self.stamp(number)?.since.0.saturating_add(millis)))
     }
 
     /// A claim is as old as the first replica says that accepted it; a replica that was told so says the same.

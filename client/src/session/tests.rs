@@ -297,6 +297,7 @@ async fn a_denial_ends_the_session_with_its_own_exit_code() {
         (DeniedCode::NoSuchService, Exit::NoSuchService),
         (DeniedCode::NotAllowed, Exit::Denied),
         (DeniedCode::TooMany, Exit::Denied),
+        (DeniedCode::Expired, Exit::Denied),
         (DeniedCode::Other, Exit::Denied),
         (DeniedCode::Invalid, Exit::Usage),
     ] {
@@ -310,6 +311,9 @@ async fn a_denial_ends_the_session_with_its_own_exit_code() {
         let said = error.to_string();
         match code {
             DeniedCode::Conflict => assert!(said.contains("bob on bobs-laptop holds it since"), "{said}"),
+            DeniedCode::Expired => {
+                assert_eq!(said, "the claim of orders with x-user=alice has ended: its time is over")
+            }
             _ => assert!(said.ends_with("the relay's own words"), "{said}"),
         }
     }

@@ -84,13 +84,14 @@ impl Life {
 
     fn status(&self) -> Status {
         let in_force = self.state.borrow().is_some();
-        let claims = self.shared.claims.iter().map(|claim| ClaimStatus {
+        let claims = (1..).zip(&self.shared.claims).map(|(number, claim)| ClaimStatus {
             name: claim.intercept.name.to_string(),
             service: claim.intercept.service.to_string(),
             matcher: claim.intercept.matcher.to_string(),
             app: claim.app.to_string(),
             on_unreachable: claim.intercept.on_unreachable.to_string(),
             in_force,
+            expires_ms: self.shared.expires(number).map(|end| end.0),
         });
         Status {
             process: std::process::id(),

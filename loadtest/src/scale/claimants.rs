@@ -15,6 +15,7 @@ use culvert_protocol::hello::{FromClient, FromRelay, Hello, InstanceId, Messages
 use culvert_protocol::intercept::Intercept;
 use culvert_protocol::tunnel::{RecvHalf, SendHalf};
 use culvert_relay::store::{NewToken, Store};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use crate::stack::Stack;
@@ -66,32 +67,29 @@ impl Claimant {
             began: None,
         });
         claimant.say(&hello).await?;
-        match timeout(PATIENCE, claimant.hear()).await.context("waiting for a welcome")?? {
-            FromRelay::Welcome(_) => Ok(claimant),
+        match timeout(PATIENCE, claimant.messages.next()).await.context("waiting for a welcome")?? {
+            Some(FromRelay::Welcome(_)) => Ok(claimant),
             other => bail!("instead of a welcome: {other:?}"),
         }
     }
 
-    /// All of them, until they are in force.
-    pub(super) async fn announce(&mut self, intercepts: Vec<Intercept>) -> anyhow::Result<()> {
-        let mut missing = intercepts.len();
-        for intercept in intercepts {
-            self.claim(intercept).await?;
-        }
-        while missing > 0 {
-            match timeout(PATIENCE, self.hear()).await.context("waiting for claims to be in force")?? {
-                FromRelay::Accepted { .. } => missing -= 1,
-                FromRelay::Denied { message, .. } => bail!("a claim is denied: {message}"),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps them, until this is dropped.
-    pub(super) async fn hold(mut self) -> anyhow::Result<()> {
+    /// Announces what it is told to and keeps it, until this is dropped. Says what came in force.
+    pub(super) async fn hold(
+        mut self,
+        mut told: mpsc::Receiver<Vec<Intercept>>,
+        in_force: mpsc::Sender<()>,
+    ) -> anyhow::Result<()> {
         loop {
-            self.hear().await?;
+            tokio::select! {
+                Some(intercepts) = told.recv() => {
+                    for intercept in intercepts {
+                        self.claim(intercept).await?;
+                    }
+                }
+                message = self.messages.next() => if self.is_acceptance(message?).await? {
+                    in_force.send(()).await?;
+                }
+            }
         }
     }
 
@@ -115,10 +113,8 @@ impl Claimant {
                     }
                     there = !there;
                 }
-                heard = self.hear() => match heard? {
-                    FromRelay::Accepted { .. } => _ = accepted.fetch_add(1, Ordering::Relaxed),
-                    FromRelay::Denied { message, .. } => bail!("a claim is denied: {message}"),
-                    _ => {}
+                message = self.messages.next() => if self.is_acceptance(message?).await? {
+                    accepted.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -135,13 +131,14 @@ impl Claimant {
         Ok(saying.context("speaking to the relay: timed out")??)
     }
 
-    /// The next message that is not a ping, which is answered.
-    async fn hear(&mut self) -> anyhow::Result<FromRelay> {
-        loop {
-            match self.messages.next().await?.context("the relay ended a tunnel")? {
-                FromRelay::Ping { n } => self.say(&FromClient::Pong { n }).await?,
-                message => return Ok(message),
-            }
+    /// Whether a claim has come in force. A ping is answered, and no claim may be denied.
+    async fn is_acceptance(&mut self, message: Option<FromRelay>) -> anyhow::Result<bool> {
+        match message.context("the relay ended a tunnel")? {
+            FromRelay::Ping { n } => self.say(&FromClient::Pong { n }).await?,
+            FromRelay::Denied { message, .. } => bail!("a claim is denied: {message}"),
+            FromRelay::Accepted { .. } => return Ok(true),
+            _ => {}
         }
+        Ok(false)
     }
 }

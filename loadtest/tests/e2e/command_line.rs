@@ -132,6 +132,35 @@ async fn a_command_that_cannot_work_says_why_and_exits_with_its_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_with_a_ttl_shows_when_it_ends_and_then_says_that_its_time_is_over() {
+    let (upstream, app) = (Origin::named("upstream").await.unwrap(), Origin::named("app").await.unwrap());
+    let stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();
+    let alice = stack.developer("alice").await.unwrap();
+    let app = app.url();
+    let long = stack.intercept(&alice, &["orders", &app, "x-user=alice", "--ttl", "2h"]).await.unwrap();
+    // All of what is left, or a moment less.
+    let left = "in 1h";
+    let ls = stack.run(&alice, &["ls"]).await.unwrap();
+    let lines: Vec<_> = ls.stdout.lines().collect();
+    assert!(lines[0].ends_with("ENDS") && lines[1].ends_with(left), "{lines:?}");
+    let status = stack.run(&alice, &["status"]).await.unwrap();
+    assert!(status.stdout.contains(&format!(", in force, ends {left}\n")), "{}", status.stdout);
+    let ends = async |command: &str, path: &str| {
+        let json = stack.run(&alice, &[command, "-o", "json"]).await.unwrap().stdout;
+        serde_json::from_str::<serde_json::Value>(&json).unwrap().pointer(path).unwrap().as_u64().unwrap()
+    };
+    let listed = ends("ls", "/intercepts/0/expires_ms").await;
+    assert_eq!(ends("status", "/clients/0/claims/0/expires_ms").await, listed);
+    drop(long);
+
+    let short = stack.intercept(&alice, &["orders", &app, "x-user=bob", "--ttl", "2s"]).await.unwrap();
+    let ended = short.ended().await.unwrap();
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    let said = "the claim of orders with x-user=bob has ended: its time (--ttl 2s) is over";
+    assert!(ended.stderr.contains(said) && !ended.stderr.contains("denied"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_is_not_there_is_exit_5() {
     let upstream = Origin::named("upstream").await.unwrap();
     let stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();

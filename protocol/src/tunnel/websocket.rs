@@ -15,6 +15,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes as Payload, Error as FrameError};
 
@@ -181,6 +182,10 @@ fn broken(error: FrameError) -> io::Error {
     match error {
         FrameError::Io(error) => error,
         FrameError::ConnectionClosed | FrameError::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
+        // The bytes underneath ended, as they do when a process dies.
+        FrameError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            io::ErrorKind::UnexpectedEof.into()
+        }
         error => io::Error::new(io::ErrorKind::InvalidData, error),
     }
 }

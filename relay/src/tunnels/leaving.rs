@@ -1,5 +1,6 @@
 //! Every way in which a connection on the tunnel port ends, and how each is told: to the client, the log and metrics.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use culvert_certs::{DeveloperName, NotAnIdentity};
@@ -95,12 +96,34 @@ impl Left {
         }
     }
 
+    /// Of the metric.
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Enrolled(_) => "enrolled",
-            Self::Asked | Self::Closed(Closed::ByPeer(_)) => "left",
-            Self::Closed(Closed::Lost(Lost::Silent)) | Self::Silent => "silent",
-            Self::Closed(Closed::Lost(_)) => "lost",
+            Self::Asked => "left",
+            Self::Closed(Closed::ByPeer(reason)) => match reason.code() {
+                CloseCode::Shutdown | CloseCode::Drain => "left",
+                // It heard nothing of the relay, or nothing that it understood.
+                CloseCode::Internal | CloseCode::Idle | CloseCode::Protocol => "peer_gave_up",
+                CloseCode::Dropped
+                | CloseCode::Superseded
+                | CloseCode::Revoked
+                | CloseCode::Denied
+                | CloseCode::Unknown => "peer_closed",
+            },
+            Self::Closed(Closed::Lost(lost)) => match lost {
+                Lost::Silent => "silent",
+                Lost::Ended => "peer_closed",
+                // What the system says of a process that died.
+                Lost::Io(
+                    ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof,
+                ) => "peer_closed",
+                Lost::Io(_) | Lost::Forgotten | Lost::Protocol(_) | Lost::Abandoned => "lost",
+            },
+            Self::Silent => "silent",
             Self::Closed(Closed::ByUs(_)) => "closed",
             Self::NotReading => "not_reading",
             Self::NoControl | Self::Protocol(_) => "protocol",

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use culvert_certs::{DeveloperKey, JoinToken};
 use culvert_protocol::hello::{DeniedCode, FromClient, FromRelay, Hello, RefusedCode, RejectCode, ToJoiner};
 use culvert_protocol::message::{Fields, RequestHead};
-use culvert_protocol::tunnel::{CloseCode, Closed, Transport};
+use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed, Transport};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -24,6 +24,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A relay that runs, with one service.
 struct World {
     tunnel: SocketAddr,
+    admin: SocketAddr,
     enrolment: Enrolment,
     port: Arc<Port>,
     stop: CancellationToken,
@@ -41,11 +42,12 @@ impl World {
         ";
         let config = Config::parse(text, &dir.path().join("relay.yaml")).unwrap();
         let relay = Relay::bind(config).await.unwrap();
-        let (tunnel, enrolment, port) = (relay.addresses().tunnel, relay.enrolment(), relay.port());
+        let (tunnel, admin) = (relay.addresses().tunnel, relay.addresses().admin);
+        let (enrolment, port) = (relay.enrolment(), relay.port());
         let stop = CancellationToken::new();
         let mut running = JoinSet::new();
         running.spawn(relay.run(stop.clone()));
-        Self { tunnel, enrolment, port, stop, running, _dir: dir }
+        Self { tunnel, admin, enrolment, port, stop, running, _dir: dir }
     }
 
     async fn token(&self, name: &str) -> JoinToken {
@@ -62,6 +64,16 @@ impl World {
         let request = RequestHead { fields, ..RequestHead::default() };
         let routes = self.port.registry.table(&"orders".parse().unwrap()).load_full();
         routes.pick(&request).map(|claim| claim.owner.to_string())
+    }
+
+    /// How many tunnels have ended so, as dashboards read it.
+    async fn down(&self, reason: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut page = String::new();
+        stream.read_to_string(&mut page).await.unwrap();
+        let name = format!("culvert_tunnel_down_total{{reason=\"{reason}\"}} ");
+        page.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.trim().parse().unwrap())
     }
 
     async fn until(&self, what: &str, met: impl Fn(&Self) -> bool) {
@@ -110,6 +122,38 @@ async fn a_tunnel_that_is_gone_takes_its_claims_with_it() {
         assert!(world.goes_to("alice").is_some());
         drop(client);
         world.until("the route is gone", |world| world.goes_to("alice").is_none()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_left_one_that_was_killed_and_one_that_gave_up_are_counted_apart() {
+    let world = World::new().await;
+    let alice = world.login("alice").await;
+    for (code, reason) in [
+        (Some(CloseCode::Shutdown), "left"),
+        (Some(CloseCode::Drain), "left"),
+        // What a client says that has heard nothing of the relay for too long.
+        (Some(CloseCode::Internal), "peer_gave_up"),
+        // Its process is gone.
+        (None, "peer_closed"),
+    ] {
+        for transport in TRANSPORTS {
+            let before = world.down(reason).await;
+            let mut client = Client::up(world.tunnel, &alice, transport, 1).await;
+            client.settle().await;
+            match code {
+                Some(code) => client.dialled.tunnel.close(&CloseReason::new(code, "a test")),
+                None => drop(client),
+            }
+            let counted = async {
+                while world.down(reason).await == before {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let waited = timeout(PATIENCE, counted).await;
+            assert!(waited.is_ok(), "never counted as {reason}: {code:?} over {transport}");
+            assert_eq!(world.down(reason).await, before + 1, "{code:?} over {transport}");
+        }
     }
 }
 
