@@ -70,7 +70,7 @@ async fn developer(
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
-    let (mut tried, mut passed, mut vain, mut tries) = (Vec::new(), None, None, 0);
+    let (mut tried, mut passed, mut vain, mut full, mut tries) = (Vec::new(), None, None, None, 0);
     let mut last = Why::Silent;
     loop {
         if let Some(lane) = claim.lane(&tried).filter(|_| tries < TRIES) {
@@ -83,7 +83,7 @@ async fn developer(
             }
             tries += 1;
             let begun = Instant::now();
-            let way = (&*claim, &lane, vain.unwrap_or(begun));
+            let way = (&*claim, &lane, vain.unwrap_or(begun), full);
             let asked = forward::tunnel::forward(head, caller, way, service, exchange).await?;
             let Forwarded::Unexecuted(why) = asked else { return Ok(asked) };
             tracing::debug!(service = %service.name, ?why, "a developer did not take a request");
@@ -97,7 +97,7 @@ async fn developer(
                 Why::Cut | Why::Full | Why::Refused(Refusal::Draining) => {
                     // However many are full, nobody waits longer than for one.
                     if why == Why::Full {
-                        vain.get_or_insert(begun);
+                        full.get_or_insert(begun);
                     }
                     tried.push(lane.fence);
                     continue;

@@ -73,7 +73,9 @@ impl World {
         let mut page = String::new();
         stream.read_to_string(&mut page).await.unwrap();
         let name = format!("culvert_tunnel_down_total{{reason=\"{reason}\"}} ");
-        page.lines().find_map(|line| line.strip_prefix(&name)).map_or(0, |count| count.trim().parse().unwrap())
+        page.lines()
+            .find_map(|line| line.strip_prefix(&name))
+            .map_or(0, |count| count.trim().parse().unwrap())
     }
 
     async fn until(&self, what: &str, met: impl Fn(&Self) -> bool) {

@@ -54,15 +54,17 @@ impl Movable {
     }
 }
 
-/// The caller waits for a first word since `since`: on this tunnel, or on others that had none.
+/// The caller waits for a first word since `since`: on this tunnel, or on others that had none. And it has waited for a place since
+/// `full`, on others that had none either.
 pub(crate) async fn forward(
     request: &RequestHead,
     caller: &mut Caller<'_>,
-    (claim, lane, since): (&Claim, &Lane, Instant),
+    (claim, lane, since, full): (&Claim, &Lane, Instant, Option<Instant>),
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
-    let stream = match open(caller, &lane.session, OPEN.saturating_sub(since.elapsed())).await? {
+    let room = OPEN.saturating_sub(full.map_or(Duration::ZERO, |full| full.elapsed()));
+    let stream = match open(caller, &lane.session, room).await? {
         Ok(stream) => stream,
         Err(why) => return Ok(Forwarded::Unexecuted(why)),
     };
