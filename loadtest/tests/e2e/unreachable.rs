@@ -213,7 +213,9 @@ async fn who_comes_after_a_thousand_that_are_held_gets_the_upstream() {
         assert_eq!(scene.ask(method, "/late").await.text(), format!("upstream {method} /late HTTP/1.1\n"));
     }
     scene.way.heal();
-    assert!(held.join_all().await.iter().all(|text| text == "app GET /held HTTP/1.1\n"));
+    let answers = held.join_all().await;
+    let others: Vec<_> = answers.iter().filter(|text| *text != "app GET /held HTTP/1.1\n").collect();
+    assert!(others.is_empty(), "{} got something else: {:?}", others.len(), others.first());
     assert_eq!(scene.upstream.count(), 2);
 }
 

@@ -150,6 +150,12 @@ impl Session {
         self.heard();
     }
 
+    /// The client has answered something that was sent at that moment, or later.
+    pub(crate) fn heard_what_was_said(&self, then: Instant) {
+        self.health.answer_to(then);
+        self.heard();
+    }
+
     /// Whether the client has shown since then that it hears us.
     pub(crate) fn answered_since(&self, then: Instant) -> bool {
         self.health.answered_since(then)

@@ -8,6 +8,7 @@ use culvert_protocol::answers::{Answers, Said};
 use culvert_protocol::body::{Cut, Sink, TunnelReader};
 use culvert_protocol::frame;
 use culvert_protocol::head::Opening;
+use culvert_protocol::intercept::OnUnreachable;
 use culvert_protocol::message::{RequestHead, ResponseHead};
 use culvert_protocol::tunnel::{SendHalf, Stream};
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ const ACCEPT: Duration = Duration::from_secs(10);
 /// A request that has had no word for so long leaves a tunnel that is silent altogether. Less than 3 s, which no caller is to
 /// wait for a dead one, and more than a hand-over between two networks takes.
 const FIRST_WORD: Duration = Duration::from_millis(2_500);
+/// A ping that was sent for a request is missed after this, whatever else comes.
+const UNANSWERED: Duration = Duration::from_millis(1_250);
 /// How often a request that waits for its first word looks whether it should wait elsewhere.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -63,7 +66,7 @@ pub(crate) async fn forward(
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
-    let room = OPEN.saturating_sub(full.map_or(Duration::ZERO, |full| full.elapsed()));
+    let room = room(claim, since).saturating_sub(full.map_or(Duration::ZERO, |full| full.elapsed()));
     let stream = match open(caller, &lane.session, room).await? {
         Ok(stream) => stream,
         Err(why) => return Ok(Forwarded::Unexecuted(why)),
@@ -151,6 +154,15 @@ async fn open(
     }
 }
 
+/// How long a request may wait for a place: who waits for a developer anyway goes on waiting, when a thousand others have come
+/// back to them at the same moment.
+fn room(claim: &Claim, since: Instant) -> Duration {
+    match claim.intercept.on_unreachable {
+        OnUnreachable::Hold(patience) => patience.duration().saturating_sub(since.elapsed()).max(OPEN),
+        OnUnreachable::Upstream | OnUnreachable::Status503 => OPEN,
+    }
+}
+
 fn late(since: Instant) -> bool {
     since.elapsed() >= FIRST_WORD
 }
@@ -191,7 +203,7 @@ async fn offer(
     loop {
         match timer.within(wait, offering.as_mut()).await {
             Ok(Ok(Some(said))) => {
-                session.heard();
+                session.heard_what_was_said(begun);
                 return Ok(Ok(said));
             }
             Ok(Ok(None)) => return Err(Failure::CallerGone),
@@ -211,7 +223,9 @@ async fn offer(
             }
             Some(at) if !session.heard_since(at) => session.doubt(),
             // It may say this and that, and not hear us.
-            Some(at) if late(since) && !session.answered_since(at) => session.deaf(),
+            Some(at) if late(since) && at.elapsed() >= UNANSWERED && !session.answered_since(at) => {
+                session.deaf()
+            }
             Some(_) => {}
         }
         wait = LOOK;

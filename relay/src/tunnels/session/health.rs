@@ -115,6 +115,12 @@ impl Health {
         self.answered.store(self.now(), Relaxed);
     }
 
+    /// Something else was answered that was said then, or later.
+    pub(super) fn answer_to(&self, then: Instant) {
+        let then = then.saturating_duration_since(self.began).as_millis();
+        self.answered.fetch_max(u64::try_from(then).unwrap_or(u64::MAX), Relaxed);
+    }
+
     /// Whether it has shown since then that it hears us.
     pub(super) fn answered_since(&self, then: Instant) -> bool {
         let answered = self.began + Duration::from_millis(self.answered.load(Relaxed) + 1);
