@@ -130,7 +130,8 @@ impl Report {
     pub fn text(&self) -> String {
         let mut text = String::new();
         for sheet in &self.sheets {
-            let _ = writeln!(text, "{}\n{}", sheet.name, sheet.table(&self.baselines).render());
+            let table = sheet.table(&self.baselines).render();
+            let _ = writeln!(text, "{}\n{table}{}", sheet.name, sheet.failures());
         }
         text.push_str(&self.remarks());
         text.push('\n');

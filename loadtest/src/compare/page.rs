@@ -67,6 +67,9 @@ fn report(report: &Report, ours: &[&str]) -> String {
     let mut text =
         format!("CPU of the measured processes, µs per request:\n\n{}", costs(&cases, report, ours));
     text.push_str(&format!("\nRequests per second:\n\n{}", matrix(&cases, target::RATE)));
+    for case in cases.iter().filter(|case| !case.failed.is_empty()) {
+        text.push_str(&format!("\n{}:\n{}", case.name, case.failures()));
+    }
     for other in report.sheets.iter().filter(|sheet| !is_case(sheet)) {
         text.push_str(&format!("\n{}:\n\n{}", other.name, sheet(other, &report.baselines)));
     }
@@ -74,7 +77,7 @@ fn report(report: &Report, ours: &[&str]) -> String {
 }
 
 fn sheet(sheet: &Sheet, baselines: &[String]) -> String {
-    sheet.table(baselines).markdown()
+    sheet.table(baselines).markdown() + &sheet.failures()
 }
 
 /// A row for each case, a column for each target, and how ours compare with each baseline, in the order of `ours`.

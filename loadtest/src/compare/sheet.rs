@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::DIRECT;
 use crate::figures::{Figure, Table};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -10,6 +11,8 @@ pub struct Sheet {
     pub name: String,
     pub columns: Vec<String>,
     pub rows: Vec<Row>,
+    /// Runs of peers that did not come to an end.
+    pub failed: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,7 +25,7 @@ pub struct Row {
 impl Sheet {
     pub fn new(name: impl Into<String>, columns: &[&str]) -> Self {
         let columns = columns.iter().map(|&column| column.to_owned()).collect();
-        Self { name: name.into(), columns, rows: Vec::new() }
+        Self { name: name.into(), columns, rows: Vec::new(), failed: Vec::new() }
     }
 
     /// Another run of a target; a column of it that is not a number was not measured.
@@ -40,6 +43,27 @@ impl Sheet {
                 figure.add(run);
             }
         }
+    }
+
+    /// Another run, or why there is none. What is ours has to work; a peer is left out where it does not, and that is said.
+    pub fn take<const COLUMNS: usize>(
+        &mut self,
+        target: &str,
+        run: anyhow::Result<[f64; COLUMNS]>,
+    ) -> anyhow::Result<()> {
+        match run {
+            Ok(run) => self.add(target, run),
+            Err(error) if target == DIRECT || target.starts_with("culvert") => {
+                return Err(error.context(format!("{target}: {}", self.name)));
+            }
+            Err(error) => self.failed.push(format!("{target}: {error:#}")),
+        }
+        Ok(())
+    }
+
+    /// Below a table: whose runs failed.
+    pub fn failures(&self) -> String {
+        self.failed.iter().map(|failed| format!("\nFAILED: {failed}\n")).collect()
     }
 
     /// A target whose figures are there.
@@ -120,5 +144,13 @@ mod tests {
              | peer | 20.0 | 0 % | 1.00x | 1000 |\n| culvert | 11.0 | 18 % | 0.55x | - |\n"
         );
         assert!(sheet.figure("culvert", "per second").is_none());
+    }
+
+    #[test]
+    fn a_peer_that_fails_is_said_and_what_is_ours_may_not() {
+        let mut sheet = Sheet::new("CPU", &["us"]);
+        sheet.take("peer", Err::<[f64; 1], _>(anyhow::anyhow!("timed out"))).unwrap();
+        assert_eq!(sheet.failures(), "\nFAILED: peer: timed out\n");
+        assert!(sheet.take("culvert", Err::<[f64; 1], _>(anyhow::anyhow!("timed out"))).is_err());
     }
 }

@@ -29,26 +29,30 @@ pub async fn measure(tunnels: &mut [Running], effort: &Effort) -> anyhow::Result
     let mut sheet = Sheet::new("To the first answer through the tunnel", &[STARTED, RESTARTED]);
     for _ in 0..effort.rounds {
         for tunnel in tunnels.iter_mut() {
-            tunnel.client.signal("TERM").await?;
-            gone(&mut tunnel.client).await?;
-            let begun = Instant::now();
-            tunnel.start_client().await?;
-            tunnel.served().await?;
-            let started = begun.elapsed();
-            let restarted = if tunnel.reconnects() {
-                tunnel.server().signal("KILL").await?;
-                sleep(AWAY).await;
-                let begun = Instant::now();
-                tunnel.start_server().await?;
-                tunnel.served().await?;
-                begun.elapsed().as_secs_f64() * 1e3
-            } else {
-                f64::NAN
-            };
-            sheet.add(&tunnel.name, [started.as_secs_f64() * 1e3, restarted]);
+            let name = tunnel.name.clone();
+            sheet.take(&name, once(tunnel).await)?;
         }
     }
     Ok(sheet)
+}
+
+/// In the order of the columns.
+async fn once(tunnel: &mut Running) -> anyhow::Result<[f64; 2]> {
+    tunnel.client.signal("TERM").await?;
+    gone(&mut tunnel.client).await?;
+    let begun = Instant::now();
+    tunnel.start_client().await?;
+    tunnel.served().await?;
+    let started = begun.elapsed().as_secs_f64() * 1e3;
+    if !tunnel.reconnects() {
+        return Ok([started, f64::NAN]);
+    }
+    tunnel.server().signal("KILL").await?;
+    sleep(AWAY).await;
+    let begun = Instant::now();
+    tunnel.start_server().await?;
+    tunnel.served().await?;
+    Ok([started, begun.elapsed().as_secs_f64() * 1e3])
 }
 
 async fn gone(process: &mut crate::process::Process) -> anyhow::Result<()> {

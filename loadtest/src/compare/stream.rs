@@ -46,9 +46,8 @@ pub async fn measure(app: &App, tunnels: &[Running], effort: &Effort) -> anyhow:
         sheet.add(DIRECT, [f64::NAN, down.0, f64::NAN, up.0]);
         for tunnel in tunnels {
             let processes = [tunnel.server(), &tunnel.client];
-            let [down, up] =
-                both(tunnel.address, &processes, bytes).await.with_context(|| tunnel.name.clone())?;
-            sheet.add(&tunnel.name, [down.1, down.0, up.1, up.0]);
+            let both = both(tunnel.address, &processes, bytes).await;
+            sheet.take(&tunnel.name, both.map(|[down, up]| [down.1, down.0, up.1, up.0]))?;
         }
     }
     Ok(sheet)

@@ -37,11 +37,12 @@ pub async fn count(targets: &[Target<'_>], directory: &Path) -> anyhow::Result<O
         if !strace.is_running() {
             bail!("strace: {}", strace.stderr());
         }
-        let requests = target.load(Body::Small, CALLERS, COUNTED).run().await?.requests;
+        let loaded = target.load(Body::Small, CALLERS, COUNTED).run().await;
         strace.signal("INT").await?;
         strace.ended().await?;
         let counted = fs::read_to_string(&file).context("reading what strace has counted")?;
-        sheet.add(&target.name, [calls(&counted) as f64 / requests.max(1) as f64]);
+        let each = loaded.map(|outcome| [calls(&counted) as f64 / outcome.requests.max(1) as f64]);
+        sheet.take(&target.name, each)?;
     }
     Ok(Some(sheet))
 }

@@ -18,6 +18,8 @@ use crate::upstream::Body;
 const WARM_UP: Duration = Duration::from_millis(300);
 /// What a connection took is given back once it is idle, and what the ones before took once they are gone.
 const SETTLED: Duration = Duration::from_secs(3);
+/// The load in which memory is looked at.
+const LOADED: Duration = Duration::from_secs(2);
 /// Requests at once where nothing else is said.
 pub const CALLERS: usize = 64;
 
@@ -74,29 +76,8 @@ pub async fn saturated(
     progress(&name);
     let mut sheet = Sheet::new(name, &[CPU, OF_RELAY, RATE, "busy %", "p50 µs", "p99 µs"]);
     for _ in 0..effort.rounds {
-        for target in targets {
-            let Some(mut calling) = target.calling(protocol, body, at_once).await? else { continue };
-            calling.run(WARM_UP).await.with_context(|| format!("warming up {}", target.name))?;
-            let (before, relay) = (target.cpu()?, target.relay()?);
-            let outcome = calling.run(effort.time()).await.with_context(|| target.name.clone())?;
-            let used = (target.cpu()?.saturating_sub(before)).as_secs_f64();
-            sheet.add(
-                &target.name,
-                [
-                    target.per_request(used, &outcome),
-                    target.relay()?.zip(relay).map_or(f64::NAN, |(after, before)| {
-                        target.per_request((after.saturating_sub(before)).as_secs_f64(), &outcome)
-                    }),
-                    outcome.per_second(),
-                    if target.processes.is_empty() {
-                        f64::NAN
-                    } else {
-                        used / outcome.took.as_secs_f64() * 100.0
-                    },
-                    microseconds(&outcome, 0.5),
-                    microseconds(&outcome, 0.99),
-                ],
-            );
+        for target in targets.iter().filter(|target| protocol == Protocol::Http1 || target.h2c.is_some()) {
+            sheet.take(&target.name, target.saturated(protocol, body, at_once, effort.time()).await)?;
         }
     }
     Ok(sheet)
@@ -110,25 +91,14 @@ pub async fn paced(targets: &[Target<'_>], effort: &Effort) -> anyhow::Result<Sh
     for _ in 0..effort.rounds {
         let mut direct = [f64::NAN; 2];
         for target in targets {
-            let open = |time| Open {
-                address: target.http1,
-                request: caller::request(Body::Small.path(), &target.fields),
-                per_second: effort.rate,
-                time,
-            };
-            open(WARM_UP).run().await.with_context(|| format!("warming up {}", target.name))?;
-            let before = target.cpu()?;
-            let outcome = open(effort.time()).run().await.with_context(|| target.name.clone())?;
-            let used = target.cpu()?.saturating_sub(before).as_secs_f64();
-            let [p50, p99] = [0.5, 0.99].map(|part| microseconds(&outcome, part));
-            if target.name == DIRECT {
-                direct = [p50, p99];
-                sheet.add(&target.name, [target.per_request(used, &outcome), p50, p99, f64::NAN, f64::NAN]);
-            } else {
-                let [direct50, direct99] = direct;
-                let added = [p50 - direct50, p99 - direct99];
-                sheet.add(&target.name, [target.per_request(used, &outcome), p50, p99, added[0], added[1]]);
-            }
+            let run = target.paced(effort).await.map(|[cpu, p50, p99]| {
+                if target.name == DIRECT {
+                    direct = [p50, p99];
+                    return [cpu, p50, p99, f64::NAN, f64::NAN];
+                }
+                [cpu, p50, p99, p50 - direct[0], p99 - direct[1]]
+            });
+            sheet.take(&target.name, run)?;
         }
     }
     Ok(sheet)
@@ -140,24 +110,7 @@ pub async fn memory(targets: &[Target<'_>], effort: &Effort) -> anyhow::Result<S
     let idle = format!("MB with {} idle", effort.idle);
     let mut sheet = Sheet::new("Memory", &[PER_IDLE, "MB at rest", &idle, "MB under load"]);
     for target in targets.iter().filter(|target| target.name != DIRECT) {
-        let rest = target.memory()?;
-        let mut idle = target.load(Body::Small, effort.idle.into(), Duration::ZERO).callers().await?;
-        idle.ask_once().await.with_context(|| target.name.clone())?;
-        sleep(SETTLED).await;
-        let with_idle = target.memory()?;
-        drop(idle);
-        sleep(SETTLED / 3).await;
-        let mut callers = target.load(Body::Small, CALLERS, Duration::ZERO).callers().await?;
-        let time = Duration::from_secs(2);
-        let halfway = async {
-            sleep(time / 2).await;
-            target.memory()
-        };
-        let (outcome, loaded) = tokio::join!(callers.run(time), halfway);
-        outcome.with_context(|| target.name.clone())?;
-        let each = (with_idle as f64 - rest as f64) / f64::from(effort.idle);
-        let megabytes = |kib: u64| kib as f64 / 1024.0;
-        sheet.add(&target.name, [each, megabytes(rest), megabytes(with_idle), megabytes(loaded?)]);
+        sheet.take(&target.name, target.kept(effort).await)?;
     }
     Ok(sheet)
 }
@@ -167,28 +120,72 @@ impl Target<'_> {
         Load { address: self.http1, request: caller::request(body.path(), &self.fields), connections, time }
     }
 
-    async fn calling(
+    /// In the order of the columns.
+    async fn saturated(
         &self,
         protocol: Protocol,
         body: Body,
         at_once: usize,
-    ) -> anyhow::Result<Option<Calling>> {
-        let opening = async {
-            anyhow::Ok(match protocol {
-                Protocol::Http1 => {
-                    Some(Calling::Http1(self.load(body, at_once, Duration::ZERO).callers().await?))
-                }
-                Protocol::H2c => match self.h2c {
-                    Some(address) => {
-                        let callers =
-                            h2c::Callers::connect(address, body.path(), &self.fields, at_once).await?;
-                        Some(Calling::H2c(Box::new(callers)))
-                    }
-                    None => None,
-                },
-            })
+        time: Duration,
+    ) -> anyhow::Result<[f64; 6]> {
+        let mut calling = self.calling(protocol, body, at_once).await?;
+        calling.run(WARM_UP).await.context("warming up")?;
+        let (before, relay) = (self.cpu()?, self.relay()?);
+        let outcome = calling.run(time).await?;
+        let used = self.cpu()?.saturating_sub(before).as_secs_f64();
+        let of_relay = self.relay()?.zip(relay).map_or(f64::NAN, |(after, before)| {
+            self.per_request(after.saturating_sub(before).as_secs_f64(), &outcome)
+        });
+        let busy =
+            if self.processes.is_empty() { f64::NAN } else { used / outcome.took.as_secs_f64() * 100.0 };
+        let [p50, p99] = [0.5, 0.99].map(|part| microseconds(&outcome, part));
+        Ok([self.per_request(used, &outcome), of_relay, outcome.per_second(), busy, p50, p99])
+    }
+
+    async fn paced(&self, effort: &Effort) -> anyhow::Result<[f64; 3]> {
+        let open = |time| Open {
+            address: self.http1,
+            request: caller::request(Body::Small.path(), &self.fields),
+            per_second: effort.rate,
+            time,
         };
-        opening.await.with_context(|| self.name.clone())
+        open(WARM_UP).run().await.context("warming up")?;
+        let before = self.cpu()?;
+        let outcome = open(effort.time()).run().await?;
+        let used = self.cpu()?.saturating_sub(before).as_secs_f64();
+        let [p50, p99] = [0.5, 0.99].map(|part| microseconds(&outcome, part));
+        Ok([self.per_request(used, &outcome), p50, p99])
+    }
+
+    async fn kept(&self, effort: &Effort) -> anyhow::Result<[f64; 4]> {
+        let rest = self.memory()?;
+        let mut idle = self.load(Body::Small, effort.idle.into(), Duration::ZERO).callers().await?;
+        idle.ask_once().await?;
+        sleep(SETTLED).await;
+        let with_idle = self.memory()?;
+        drop(idle);
+        sleep(SETTLED / 3).await;
+        let mut callers = self.load(Body::Small, CALLERS, Duration::ZERO).callers().await?;
+        let halfway = async {
+            sleep(LOADED / 2).await;
+            self.memory()
+        };
+        let (outcome, loaded) = tokio::join!(callers.run(LOADED), halfway);
+        outcome?;
+        let each = (with_idle as f64 - rest as f64) / f64::from(effort.idle);
+        let megabytes = |kib: u64| kib as f64 / 1024.0;
+        Ok([each, megabytes(rest), megabytes(with_idle), megabytes(loaded?)])
+    }
+
+    async fn calling(&self, protocol: Protocol, body: Body, at_once: usize) -> anyhow::Result<Calling> {
+        match protocol {
+            Protocol::Http1 => Ok(Calling::Http1(self.load(body, at_once, Duration::ZERO).callers().await?)),
+            Protocol::H2c => {
+                let address = self.h2c.context("it has no h2c")?;
+                let callers = h2c::Callers::connect(address, body.path(), &self.fields, at_once).await?;
+                Ok(Calling::H2c(Box::new(callers)))
+            }
+        }
     }
 
     fn per_request(&self, used: f64, outcome: &Outcome) -> f64 {
