@@ -81,7 +81,7 @@ def tell(arguments):
     ask = ask.parse_args(arguments)
     notes = [json.loads(line) for line in open(ask.log)]
     notes = [n for n in notes if n["user"] == ask.user and ask.since <= n["begun"] < ask.before]
-    took = sorted((n["ended"] - n["begun"]) * 1000 for n in notes)
+    took = sorted((n["ended"] - n["begun"]) * 1000 for n in notes if not n["who"].startswith("failed"))
     ended = [n["ended"] for n in notes if n["who"] == "app"]
     back = (min(ended) - ask.since) * 1000 if ended else float("inf")
     of = {who: sum(n["who"].startswith(who) for n in notes) for who in ("app", "upstream", "failed", "wrong")}
@@ -96,7 +96,7 @@ def tell(arguments):
         and not of["wrong"]
         and of["failed"] * 100 <= ask.failed * len(notes)
         and not (ask.app_only and of["upstream"])
-        and (ask.longest is None or took[-1] <= ask.longest)
+        and (ask.longest is None or not took or took[-1] <= ask.longest)
         and (ask.back is None or back <= ask.back)
     )
 
