@@ -108,16 +108,19 @@ pub(crate) async fn serve(bound: Bound, port: Arc<Port>) {
 
 /// One developer, from the accepted connection to the leave.
 async fn developer(arrival: Arrival, seat: Seat, tls: &Configs, port: &Port) -> Result<Left, Turned> {
+    // Each on its own, and given back when it is over: most tunnels are past all that for most of their lives.
     let peer = match arrival {
-        Arrival::Quic(incoming) => quic::handshake(*incoming, seat).await?,
-        Arrival::Tls(stream, remote) => match tls::handshake(stream, remote, seat, tls, port).await? {
-            tls::Accepted::Peer(peer) => peer,
-            tls::Accepted::Joiner(joiner) => return join::answer(joiner, port).await,
-        },
+        Arrival::Quic(incoming) => Box::pin(quic::handshake(*incoming, seat)).await?,
+        Arrival::Tls(stream, remote) => {
+            match Box::pin(tls::handshake(stream, remote, seat, tls, port)).await? {
+                tls::Accepted::Peer(peer) => peer,
+                tls::Accepted::Joiner(joiner) => return Box::pin(join::answer(joiner, port)).await,
+            }
+        }
     };
-    let (greeted, hello) = greeting::hear(&peer).await?;
+    let (greeted, hello) = Box::pin(greeting::hear(&peer)).await?;
     let session = Session::new(peer, &hello, &port.metrics);
-    let (mut control, _admitted) = greeted.admit(&session, port).await?;
+    let (mut control, _admitted) = Box::pin(greeted.admit(&session, port)).await?;
     let left = control.serve(&session, port).await;
     // One that was silent was counted when it fell silent.
     if !session.is_silent() {

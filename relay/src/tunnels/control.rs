@@ -95,7 +95,7 @@ impl Control {
                 }
                 Some(message) = mail.recv() => {
                     // The registry has taken it out already.
-                    if let FromRelay::Superseded { claim, .. } | FromRelay::Denied { claim, .. } = &message {
+                    if let FromRelay::Superseded { claim, .. } | FromRelay::Denied { claim, .. } = &*message {
                         said.claims.remove(claim);
                     }
                     self.say(&message).await?;

@@ -55,9 +55,10 @@ pub(crate) struct Session {
     metrics: TunnelMetrics,
     /// The claims that it is a lane of, for their callers to be woken when it can be reached again.
     claims: Mutex<Vec<Weak<Claim>>>,
-    mail: mpsc::Sender<FromRelay>,
+    /// Boxed: a channel keeps room for 32 messages, and hardly a session ever gets one.
+    mail: mpsc::Sender<Box<FromRelay>>,
     /// Until the session's own task fetches it.
-    mailbox: Mutex<Option<mpsc::Receiver<FromRelay>>>,
+    mailbox: Mutex<Option<mpsc::Receiver<Box<FromRelay>>>>,
 }
 
 impl Session {
@@ -86,12 +87,12 @@ impl Session {
     /// Says something to the client from another task. Does not wait: a client that lets its mail pile up does not read,
     /// and could not be told anything else either.
     pub(crate) fn tell(&self, message: FromRelay) {
-        if self.mail.try_send(message).is_err() {
+        if self.mail.try_send(Box::new(message)).is_err() {
             self.tunnel.close(&CloseReason::new(CloseCode::Protocol, "control messages are not being read"));
         }
     }
 
-    pub(super) fn mailbox(&self) -> Option<mpsc::Receiver<FromRelay>> {
+    pub(super) fn mailbox(&self) -> Option<mpsc::Receiver<Box<FromRelay>>> {
         self.mailbox.lock().take()
     }
 

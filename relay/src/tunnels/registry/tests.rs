@@ -58,9 +58,9 @@ impl Claims for Arc<Registry> {
     }
 }
 
-fn told(session: &Session, mail: &mut Option<tokio::sync::mpsc::Receiver<FromRelay>>) -> Vec<FromRelay> {
+fn told(session: &Session, mail: &mut Option<tokio::sync::mpsc::Receiver<Box<FromRelay>>>) -> Vec<FromRelay> {
     let mailbox = mail.get_or_insert_with(|| session.mailbox().unwrap());
-    std::iter::from_fn(|| mailbox.try_recv().ok()).collect()
+    std::iter::from_fn(|| mailbox.try_recv().ok().map(|message| *message)).collect()
 }
 
 #[test]
