@@ -12,6 +12,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{SetupError, Why};
 
+mod socket;
+
+use socket::Exchangeable;
+
 /// A burst of 100 Mbit/s over 100 ms with room to spare. The system may grant less, and then that is what there is.
 const UDP_BUFFER: usize = 4 << 20;
 
@@ -24,6 +28,7 @@ pub(super) struct Rung {
 #[derive(Debug)]
 pub(super) struct Carrier {
     endpoint: Endpoint,
+    socket: Arc<Exchangeable>,
     /// Knows, as the tunnel does not, in which words the relay's end of the handshake refused us.
     connection: quinn::Connection,
     buffers: UdpBuffers,
@@ -49,12 +54,15 @@ impl Rung {
     pub(super) async fn connect(&self, relay: SocketAddr, host: &str) -> Result<(Tunnel, Carrier), Why> {
         let (socket, buffers) = socket(relay).map_err(Why::Io)?;
         let runtime = quinn::default_runtime().ok_or_else(|| Why::Io(io::ErrorKind::Unsupported.into()))?;
-        let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, runtime).map_err(Why::Io)?;
+        let socket = Arc::new(Exchangeable::new(runtime.wrap_udp_socket(socket).map_err(Why::Io)?));
+        let under = Arc::clone(&socket);
+        let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, under, runtime);
+        let endpoint = endpoint.map_err(Why::Io)?;
         let connecting = endpoint
             .connect_with(self.config.clone(), relay, host)
             .map_err(|error| Why::Quic(error.to_string()))?;
         let connection = connecting.await.map_err(|error| why(&error))?;
-        Ok((Tunnel::quic(connection.clone()), Carrier { endpoint, connection, buffers }))
+        Ok((Tunnel::quic(connection.clone()), Carrier { endpoint, socket, connection, buffers }))
     }
 }
 
@@ -74,12 +82,10 @@ impl Carrier {
 
     /// Goes on from another port: the one that is in use may belong to a network that is gone, or be forgotten by a NAT.
     pub(super) fn rebind(&self) -> io::Result<()> {
-        // One that is over needs none, and quinn panics over what it would tell its endpoint of it.
-        if self.connection.close_reason().is_some() {
-            return Ok(());
-        }
         let (socket, _) = socket(self.connection.remote_address())?;
-        self.endpoint.rebind(socket)
+        let runtime = quinn::default_runtime().ok_or(io::ErrorKind::Unsupported)?;
+        self.socket.exchange(runtime.wrap_udp_socket(socket)?);
+        Ok(())
     }
 
     /// Returns once the close has been sent.

@@ -30,7 +30,10 @@ pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port:
         };
         let Some(incoming) = incoming else { break };
         let (address, proven) = (incoming.remote_address().ip(), incoming.remote_address_validated());
-        match seats.room(address, proven) {
+        // While others wait nobody is seated on their word: what a client says again before it has read our answer would look
+        // like another client, who never goes on.
+        let room = if line.is_empty() || proven { seats.room(address, proven) } else { Room::Unproven };
+        match room {
             Room::Seat(seat) => spawn(incoming, seat, tls, port),
             Room::Unproven => {
                 port.metrics.refused("retry");
