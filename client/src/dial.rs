@@ -20,6 +20,9 @@ use crate::address::{AddressError, RelayAddress};
 use crate::profile::Profile;
 use crate::serve::AppTlsError;
 
+use answers::Answers;
+
+mod answers;
 mod memory;
 mod proxy;
 mod quic;
@@ -43,6 +46,11 @@ const BETWEEN_ADDRESSES: Duration = Duration::from_millis(250);
 
 /// How long one address on one rung may take. A handshake is one round trip, two for TCP, a few more for a WebSocket.
 const ATTEMPT: Duration = Duration::from_secs(5);
+
+/// How long the other rungs stand back for QUIC once the relay has answered there, however long the handshake takes: its packets
+/// get through, and a relay that is busy because thousands come back at once is not helped by a second attempt of each. Less than an
+/// attempt, so that what is left is enough for another one.
+const STAND_BACK: Duration = Duration::from_secs(3);
 
 /// How long a silent rung is waited for once another one was refused. A handshake that takes longer has a round trip of
 /// more than a second; a relay that is being restarted is found back so much sooner.
@@ -121,14 +129,18 @@ impl Dialler {
         let memory = &self.network.memory;
         let worked = memory.recall(&self.relay).await;
         let rungs = order(worked).into_iter().filter(|(rung, _)| self.rungs.allows(*rung));
+        let answers = &Answers::default();
         let climbed = climb(&self.relay, &self.network.proxies, taken, rungs, |way| {
             Box::pin(async move {
                 let (tunnel, carrier) = match &way {
                     Way::Quic(address) => {
-                        let (tunnel, carrier) = self.quic.connect(*address, self.relay.host()).await?;
+                        let connected = self.quic.connect(*address, self.relay.host(), answers).await;
+                        answers.over();
+                        let (tunnel, carrier) = connected?;
                         (tunnel, Carrier::Quic(carrier))
                     }
                     Way::Tls(_) | Way::WebSocket(..) => {
+                        answers.stand_back().await;
                         let (tunnel, carrier) = self.tls.connect(&way).await?;
                         (tunnel, Carrier::Tls(carrier))
                     }

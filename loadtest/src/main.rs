@@ -131,6 +131,7 @@ async fn run(command: Command, all: All) -> anyhow::Result<()> {
             report.verdict()
         }
         Command::Storm(effort) => {
+            storm::with_fresh_pages()?;
             let report = storm::run(&all.binaries().await?, effort).await?;
             all.print(&report, || report.table())?;
             report.verdict()

@@ -10,6 +10,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, EndpointConfig, TransportErrorCode};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::answers::Answers;
 use super::{SetupError, Why};
 
 mod socket;
@@ -51,10 +52,15 @@ impl Rung {
         Ok(Self { config })
     }
 
-    pub(super) async fn connect(&self, relay: SocketAddr, host: &str) -> Result<(Tunnel, Carrier), Why> {
+    pub(super) async fn connect(
+        &self,
+        relay: SocketAddr,
+        host: &str,
+        answers: &Answers,
+    ) -> Result<(Tunnel, Carrier), Why> {
         let (socket, buffers) = socket(relay).map_err(Why::Io)?;
         let runtime = quinn::default_runtime().ok_or_else(|| Why::Io(io::ErrorKind::Unsupported.into()))?;
-        let socket = Arc::new(Exchangeable::new(runtime.wrap_udp_socket(socket).map_err(Why::Io)?));
+        let socket = Arc::new(Exchangeable::new(runtime.wrap_udp_socket(socket).map_err(Why::Io)?, answers));
         let under = Arc::clone(&socket);
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, under, runtime);
         let endpoint = endpoint.map_err(Why::Io)?;

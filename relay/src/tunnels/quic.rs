@@ -1,6 +1,7 @@
 //! Tunnels over QUIC: who is let try, and the handshake.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use culvert_certs::Identity;
 use culvert_protocol::tunnel::Tunnel;
@@ -8,14 +9,17 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use super::leaving::Turned;
-use super::strangers::{Line, Room, Seat};
+use super::strangers::{Bounds, Line, Room, Seat};
 use super::tls::Configs;
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
+
+/// Each is a packet or two. A client's attempt lasts 5 s.
+const LINE: Bounds = Bounds { length: 4_096, patience: Duration::from_secs(4) };
 
 /// Takes connections in until the relay drains.
 pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port: &Arc<Port>) {
     let seats = &port.strangers.quic;
-    let mut line = Line::new();
+    let mut line = Line::new(LINE);
     loop {
         let incoming = tokio::select! {
             biased;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub(crate) use line::Line;
+pub(crate) use line::{Bounds, Line};
 pub(crate) use seats::{Room, Seat, Seats};
 
 /// One log line and so many wrong tokens per address in this long.

@@ -19,7 +19,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::join::Joiner;
 use super::leaving::{Turned, report};
-use super::strangers::{Line, Seat, Seats};
+use super::strangers::{Bounds, Line, Seat, Seats};
 use super::websocket::{self, Outer};
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
 
@@ -28,6 +28,9 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// How long the first byte may take. A client sends it together with its last word of the TCP handshake.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
+
+/// Each is an open file. A client waits 3 s for a handshake.
+const LINE: Bounds = Bounds { length: 1_024, patience: Duration::from_secs(2) };
 
 /// What the two protocols of the port, on the two transports, are spoken with.
 pub(crate) struct Configs {
@@ -69,7 +72,7 @@ pub(super) async fn accept(listener: TcpListener, seats: &Seats, tls: &Arc<Confi
         let place = seats.place().await?;
         Some((place, listener.accept().await))
     };
-    let mut line = Line::new();
+    let mut line = Line::new(LINE);
     let spawn = |stream, remote, seat| {
         let arrival = Arrival::Tls(stream, remote);
         port.tasks.spawn(run(arrival, seat, Arc::clone(tls), Arc::clone(port)));

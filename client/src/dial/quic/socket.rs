@@ -7,7 +7,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
@@ -15,12 +15,17 @@ use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
+use super::super::answers::Answers;
+
 #[derive(Debug)]
 pub(super) struct Exchangeable {
     sockets: Mutex<Sockets>,
     /// Who waits for packets, and who for room: both are to look at the new socket.
     reader: AtomicWaker,
     writer: AtomicWaker,
+    /// Told of the first packet.
+    answers: Answers,
+    first: Once,
 }
 
 #[derive(Clone, Debug)]
@@ -31,9 +36,10 @@ struct Sockets {
 }
 
 impl Exchangeable {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>) -> Self {
+    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, answers: &Answers) -> Self {
         let sockets = Mutex::new(Sockets { now: socket, before: None });
-        Self { sockets, reader: AtomicWaker::new(), writer: AtomicWaker::new() }
+        let (reader, writer) = (AtomicWaker::new(), AtomicWaker::new());
+        Self { sockets, reader, writer, answers: answers.clone(), first: Once::new() }
     }
 
     pub(super) fn exchange(&self, socket: Arc<dyn AsyncUdpSocket>) {
@@ -48,20 +54,8 @@ impl Exchangeable {
     fn now(&self) -> Arc<dyn AsyncUdpSocket> {
         Arc::clone(&self.sockets.lock().now)
     }
-}
 
-impl AsyncUdpSocket for Exchangeable {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        let socket = self.now();
-        let poller = Arc::clone(&socket).create_io_poller();
-        Box::pin(Poller { all: self, socket, poller })
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.now().try_send(transmit)
-    }
-
-    fn poll_recv(
+    fn receive(
         &self,
         cx: &mut Context<'_>,
         bufs: &mut [IoSliceMut<'_>],
@@ -88,6 +82,31 @@ impl AsyncUdpSocket for Exchangeable {
             }
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl AsyncUdpSocket for Exchangeable {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        let socket = self.now();
+        let poller = Arc::clone(&socket).create_io_poller();
+        Box::pin(Poller { all: self, socket, poller })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.now().try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let read = self.receive(cx, bufs, meta);
+        if matches!(read, Poll::Ready(Ok(_))) {
+            self.first.call_once(|| self.answers.heard());
+        }
+        read
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -157,7 +176,7 @@ mod tests {
     async fn what_leaves_comes_from_the_new_port_and_what_was_under_way_to_the_old_one_still_arrives() {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         let ((old, old_address), (new, new_address)) = (socket(), socket());
-        let socket = Arc::new(Exchangeable::new(old));
+        let socket = Arc::new(Exchangeable::new(old, &Answers::default()));
         // Somebody waits already, on the old one.
         let waiting = receive(&socket);
         tokio::pin!(waiting);

@@ -7,21 +7,24 @@ use std::time::{Duration, Instant};
 
 use super::{Room, Seat, Seats};
 
-/// On one transport; a few seconds' work. Whoever comes on top is turned away, and tries again by itself.
-const LENGTH: usize = 1_024;
-/// Of those, from one address: the other half is for everybody else.
-const OF_ONE_ADDRESS: usize = LENGTH / 2;
-/// Sooner than a client gives up: a seat is not to be given to somebody who has left.
-const PATIENCE: Duration = Duration::from_millis(1_500);
-
 #[derive(Debug)]
 pub(crate) struct Line<A> {
+    bounds: Bounds,
     waiting: VecDeque<(Instant, IpAddr, A)>,
 }
 
+/// Of the line on one transport.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    /// A few seconds' work; half of it for one address. Whoever comes on top is turned away, and tries again by itself.
+    pub(crate) length: usize,
+    /// Sooner than a client gives an attempt up: a seat is not to be given to somebody who has left.
+    pub(crate) patience: Duration,
+}
+
 impl<A> Line<A> {
-    pub(crate) fn new() -> Self {
-        Self { waiting: VecDeque::new() }
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, waiting: VecDeque::new() }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -32,7 +35,7 @@ impl<A> Line<A> {
     pub(crate) fn join(&mut self, address: IpAddr, arrival: A) -> Result<(), A> {
         self.leave();
         let same = self.waiting.iter().filter(|(_, other, _)| *other == address).count();
-        if self.waiting.len() >= LENGTH || same >= OF_ONE_ADDRESS {
+        if self.waiting.len() >= self.bounds.length || same >= self.bounds.length / 2 {
             return Err(arrival);
         }
         self.waiting.push_back((Instant::now(), address, arrival));
@@ -62,7 +65,7 @@ impl<A> Line<A> {
 
     /// Those who have waited for too long are turned away.
     fn leave(&mut self) {
-        while self.waiting.front().is_some_and(|(since, ..)| since.elapsed() > PATIENCE) {
+        while self.waiting.front().is_some_and(|(since, ..)| since.elapsed() > self.bounds.patience) {
             self.waiting.pop_front();
         }
     }
@@ -72,9 +75,11 @@ impl<A> Line<A> {
 mod tests {
     use super::*;
 
+    const BOUNDS: Bounds = Bounds { length: 1_000, patience: Duration::from_secs(60) };
+
     #[test]
     fn whoever_finds_no_seat_gets_the_next_one_in_turn() {
-        let (seats, mut line) = (Seats::default(), Line::new());
+        let (seats, mut line) = (Seats::default(), Line::new(BOUNDS));
         let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let mut taken = Vec::new();
         while let Room::Seat(seat) = seats.room(one, true) {
@@ -94,10 +99,10 @@ mod tests {
 
     #[test]
     fn one_address_leaves_half_of_the_line_to_others() {
-        let mut line = Line::new();
+        let mut line = Line::new(BOUNDS);
         let (one, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let joined = (0..LENGTH).filter(|_| line.join(one, ()).is_ok()).count();
-        assert_eq!(joined, OF_ONE_ADDRESS);
+        let joined = (0..BOUNDS.length).filter(|_| line.join(one, ()).is_ok()).count();
+        assert_eq!(joined, BOUNDS.length / 2);
         assert!(line.join(other, ()).is_ok());
     }
 }

@@ -1,5 +1,6 @@
-//! Places for handshakes on one transport: so many at once, and so many of them for one address, so that one silent
-//! stranger keeps nobody out. Holds a count for each address that sits, and so never more of them than there are seats.
+//! Places for handshakes on one transport: so many at once, and no more of them for one address than are left for all others, so
+//! that one silent stranger keeps nobody out. Holds a count for each address that sits, and so never more of them than there are
+//! seats.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,8 +13,8 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 pub(super) const AT_ONCE: usize = 200;
 /// From here on a QUIC client has to show first that it is where it says: a flood of made-up addresses stops here.
 pub(super) const PROVE_FROM: usize = 100;
-/// Handshakes at once from one address. A handshake is over in milliseconds: a whole office behind one address, or a CI
-/// system's jobs, seldom have as many, and dial again when they do.
+/// Handshakes at once from one address, however few seats are left. While there are many it may have as many as are free: a
+/// whole office behind one address that lost its relay at once takes half of them, and whoever comes then finds the other half.
 pub(super) const OF_ONE_ADDRESS: usize = 20;
 /// The same for an address that may be made up: the other half of its seats is left to whoever really has it.
 pub(super) const UNPROVEN_OF_ONE_ADDRESS: usize = 10;
@@ -24,7 +25,7 @@ pub(crate) struct Seats {
     free: Arc<Semaphore>,
     taken: Taken,
     freed: Arc<Notify>,
-    /// What one proven address may have of them.
+    /// What one proven address may have of them in any case.
     of_one: usize,
 }
 
@@ -109,7 +110,8 @@ impl Seats {
 impl Place {
     /// `None` where the address has its share already.
     pub(crate) fn of(self, address: IpAddr) -> Option<Seat> {
-        let share = self.of_one;
+        let left = self.permit.semaphore().available_permits();
+        let share = self.of_one.max(left);
         self.at_most(share, address)
     }
 
@@ -166,13 +168,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_has_its_share_and_no_more() {
+    async fn one_address_leaves_as_many_seats_as_it_has() {
         let seats = Seats::default();
-        let mut taken = Vec::new();
-        for _ in 0..OF_ONE_ADDRESS {
-            taken.push(seats.place().await.unwrap().of(address(1)).unwrap());
-        }
-        assert!(seats.place().await.unwrap().of(address(1)).is_none());
+        let mut taken = all_for(&seats, address(1)).await;
+        assert_eq!(taken.len(), AT_ONCE / 2);
         let other = seats.place().await.unwrap().of(address(2)).unwrap();
         taken.pop();
         taken.push(seats.place().await.unwrap().of(address(1)).unwrap());
@@ -182,10 +181,36 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn however_many_are_taken_an_address_has_its_share_while_there_is_any() {
+        let seats = Seats::default();
+        let mut taken = Vec::new();
+        let mut shares = Vec::new();
+        for number in 0.. {
+            let share = all_for(&seats, address(number)).await;
+            if share.is_empty() {
+                break;
+            }
+            shares.push(share.len());
+            taken.extend(share);
+        }
+        assert_eq!(shares, [AT_ONCE / 2, 50, 25, OF_ONE_ADDRESS, AT_ONCE / 2 - 50 - 25 - OF_ONE_ADDRESS]);
+    }
+
+    async fn all_for(seats: &Seats, address: IpAddr) -> Vec<Seat> {
+        let mut taken = Vec::new();
+        while seats.free.available_permits() > 0
+            && let Some(seat) = seats.place().await.and_then(|place| place.of(address))
+        {
+            taken.push(seat);
+        }
+        taken
+    }
+
+    #[tokio::test]
     async fn a_network_of_ipv6_addresses_is_one() {
         let seats = Seats::default();
         let mut taken = Vec::new();
-        for number in 0..OF_ONE_ADDRESS {
+        for number in 0..AT_ONCE / 2 {
             let address: IpAddr = format!("2001:db8::{number:x}").parse().unwrap();
             taken.push(seats.place().await.unwrap().of(address).unwrap());
         }
@@ -228,6 +253,6 @@ mod tests {
         while let Room::Seat(seat) = seats.room(address(1), true) {
             taken.push(seat);
         }
-        assert_eq!(taken.len(), OF_ONE_ADDRESS);
+        assert_eq!(taken.len(), AT_ONCE / 2);
     }
 }

@@ -1,0 +1,89 @@
+//! Whether the relay answers over QUIC, which the other rungs want to know before they are begun. Dials nothing.
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::STAND_BACK;
+
+/// Of one race.
+#[derive(Clone, Debug)]
+pub(super) struct Answers(watch::Sender<Quic>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quic {
+    Silent,
+    /// Something came back, and the handshake is under way.
+    Answering,
+    /// It has failed at one address, or is done.
+    Over,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self(watch::Sender::new(Quic::Silent))
+    }
+}
+
+impl Answers {
+    pub(super) fn heard(&self) {
+        self.0.send_if_modified(|quic| *quic == Quic::Silent && replace(quic, Quic::Answering));
+    }
+
+    pub(super) fn over(&self) {
+        self.0.send_if_modified(|quic| replace(quic, Quic::Over));
+    }
+
+    /// Returns at once where QUIC is silent or has failed.
+    pub(super) async fn stand_back(&self) {
+        let mut quic = self.0.subscribe();
+        // Past that, or when nobody is left to tell, it is tried as well.
+        let _ = timeout(STAND_BACK, quic.wait_for(|quic| *quic != Quic::Answering)).await;
+    }
+}
+
+fn replace(quic: &mut Quic, by: Quic) -> bool {
+    *quic = by;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    async fn stood_back(answers: &Answers) -> Duration {
+        let begun = Instant::now();
+        answers.stand_back().await;
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_relay_is_not_waited_for() {
+        assert_eq!(stood_back(&Answers::default()).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_answers_is_waited_for_and_not_for_ever() {
+        let answers = Answers::default();
+        answers.heard();
+        assert_eq!(stood_back(&answers).await, STAND_BACK);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_handshake_that_fails_after_an_answer_holds_nobody_up() {
+        let answers = Answers::default();
+        answers.heard();
+        let failing = async {
+            sleep(Duration::from_millis(100)).await;
+            answers.over();
+            // What comes late changes nothing.
+            answers.heard();
+        };
+        let (stood_back, ()) = tokio::join!(stood_back(&answers), failing);
+        assert_eq!(stood_back, Duration::from_millis(100));
+        assert_eq!(self::stood_back(&answers).await, Duration::ZERO);
+    }
+}
