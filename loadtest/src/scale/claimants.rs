@@ -64,6 +64,7 @@ impl Claimant {
             user: None,
             process: std::process::id(),
             instance: InstanceId::new(rand::random()),
+            tunnel: None,
             began: None,
         });
         claimant.say(&hello).await?;

@@ -27,6 +27,9 @@ const SILENCE: Duration = IDLE_LIMIT;
 /// A client that takes longer to read a control message does not read them.
 const SAYING: Duration = Duration::from_secs(5);
 
+/// Tunnels that a client may say at once that it has lost: as many as a claim can have.
+const LOST: usize = 32;
+
 /// Both halves of the control stream.
 pub(super) struct Control {
     messages: Messages<RecvHalf>,
@@ -178,6 +181,13 @@ impl Control {
                 session.hears();
                 if let Some((_, at)) = said.ping.take_if(|(last, _)| *last == n) {
                     session.answered_in(at.elapsed());
+                }
+                Ok(())
+            }
+            FromClient::Lost { tunnels } => {
+                // One that says so too often waits until they are silent for long enough.
+                if said.pace.take(Instant::now()) {
+                    session.lose(tunnels.get(..LOST).unwrap_or(&tunnels));
                 }
                 Ok(())
             }
