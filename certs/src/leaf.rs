@@ -102,6 +102,11 @@ impl Leaf {
         self.chain.clone()
     }
 
+    /// Without the authority.
+    pub(crate) fn alone(&self) -> Vec<CertificateDer<'static>> {
+        self.chain.iter().take(1).cloned().collect()
+    }
+
     pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
         self.key.expose().clone_key()
     }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError};
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
@@ -42,7 +43,8 @@ pub fn tunnel_server(authority: &Authority, leaf: &Leaf) -> Result<ServerConfig,
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Provider)?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(OnlyWithAlpn::new(leaf)?));
+        // Who has a certificate has the authority's too. Without it what we say in the handshake fits one packet of QUIC.
+        .with_cert_resolver(Arc::new(OnlyWithAlpn::new(leaf.alone(), leaf)?));
     Ok(strict(config, TUNNEL_ALPN))
 }
 
@@ -52,7 +54,7 @@ pub fn join_server(leaf: &Leaf) -> Result<ServerConfig, TlsError> {
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Provider)?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(OnlyWithAlpn::new(leaf)?));
+        .with_cert_resolver(Arc::new(OnlyWithAlpn::new(leaf.chain(), leaf)?));
     Ok(strict(config, JOIN_ALPN))
 }
 
@@ -122,8 +124,8 @@ fn web_provider() -> Arc<CryptoProvider> {
 struct OnlyWithAlpn(Arc<CertifiedKey>);
 
 impl OnlyWithAlpn {
-    fn new(leaf: &Leaf) -> Result<Self, TlsError> {
-        let key = CertifiedKey::from_der(leaf.chain(), leaf.key(), &provider()).map_err(TlsError::Leaf)?;
+    fn new(chain: Vec<CertificateDer<'static>>, leaf: &Leaf) -> Result<Self, TlsError> {
+        let key = CertifiedKey::from_der(chain, leaf.key(), &provider()).map_err(TlsError::Leaf)?;
         Ok(Self(Arc::new(key)))
     }
 }

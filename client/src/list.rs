@@ -42,7 +42,8 @@ pub async fn list(dialler: &Dialler) -> Result<Listing, ListError> {
 }
 
 async fn ask(line: &Line, relay: &RelayAddress) -> Result<Listing, ListError> {
-    let (mut control, welcome) = match Control::greet(line, InstanceId::new(rand::random()), None).await {
+    let (mut control, welcome) = match Control::greet(line, InstanceId::new(rand::random()), None, None).await
+    {
         Ok(greeted) => greeted,
         Err(error) => {
             return Err(match Over::of_greeting(error, line, relay).await {

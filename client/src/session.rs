@@ -190,7 +190,6 @@ struct Life {
     shared: Arc<Shared>,
     links: Links,
     lanes: JoinSet<(LaneId, Option<String>)>,
-    last: LaneId,
     tell: mpsc::Sender<(LaneId, Told)>,
     told: mpsc::Receiver<(LaneId, Told)>,
     dials: JoinSet<(Aim, Result<Greeted, Over>)>,
@@ -230,7 +229,6 @@ impl Life {
             links: Links::new(shared.places.len().clamp(1, links::REPLICAS)),
             shared,
             lanes: JoinSet::new(),
-            last: 0,
             tell,
             told,
             dials: JoinSet::new(),
@@ -321,7 +319,7 @@ impl Life {
         if aim.is_replica() {
             self.seeking = false;
         }
-        let Greeted { line, control, welcome, missed, how } = match (greeted, &aim) {
+        let Greeted { id, line, control, welcome, missed, how } = match (greeted, &aim) {
             (Ok(greeted), _) => greeted,
             (Err(Over::Never(error)), Aim::Replica { .. })
                 if !(self.was_ready && error.may_be_a_portal()) =>
@@ -354,10 +352,9 @@ impl Life {
         }
         // How long this one was looked for is no reason to wait before the next is.
         self.chances.reset();
-        self.last += 1;
         let orders = Arc::<Orders>::default();
         let lane = Held {
-            id: self.last,
+            id,
             tunnel: line.tunnel.clone(),
             place: aim.place(),
             address: line.address,
@@ -375,7 +372,7 @@ impl Life {
         {
             link.missed = missed;
         }
-        let lane = Lane::new(self.last, Arc::clone(&self.shared), line, control, orders, self.tell.clone());
+        let lane = Lane::new(id, Arc::clone(&self.shared), line, control, orders, self.tell.clone());
         self.lanes.spawn(Box::pin(lane.run()));
         Ok(())
     }

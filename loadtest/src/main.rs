@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use culvert_loadtest::binaries::Binaries;
 use culvert_loadtest::compare::{self, Report, all, page, pass_through, tunnels};
 use culvert_loadtest::peers::install;
-use culvert_loadtest::{bulk, demo, guard, idle, link, lossy, scale, soak, stalled, storm};
+use culvert_loadtest::{bulk, crowd, demo, guard, idle, link, lossy, scale, soak, stalled, storm};
 use serde::Serialize;
 
 /// Shows what culvert does, and what it costs.
@@ -131,12 +131,13 @@ async fn run(command: Command, all: All) -> anyhow::Result<()> {
             report.verdict()
         }
         Command::Storm(effort) => {
-            storm::with_fresh_pages()?;
+            crowd::with_fresh_pages()?;
             let report = storm::run(&all.binaries().await?, effort).await?;
             all.print(&report, || report.table())?;
             report.verdict()
         }
         Command::Idle(effort) => {
+            crowd::with_fresh_pages()?;
             let rows = idle::run(&all.binaries().await?, &effort).await?;
             all.print(&rows, || idle::table(&rows))?;
             match rows.iter().find(|row| !row.holds()) {

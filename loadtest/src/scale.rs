@@ -105,7 +105,7 @@ struct Among {
     _orders: Vec<mpsc::Sender<Vec<Intercept>>>,
     /// Who serves the claim that is measured.
     _developer: Process,
-    churners: culvert_client::profile::Profile,
+    churners: Vec<culvert_client::profile::Profile>,
 }
 
 /// Nobody's request, but with everything that claims look at; and the measured developer's.
@@ -120,7 +120,7 @@ pub async fn run(binaries: &Binaries, effort: &Effort) -> anyhow::Result<Report>
     // As many on every relay as the most claims need: what they take themselves is the same for all.
     let tunnels = effort.claims.iter().map(|claims| (*claims as usize).div_ceil(OF_ONE)).max().unwrap_or(1);
     for claims in &effort.claims {
-        relays.push(Among::prepare(binaries, &upstream, *claims, tunnels).await?);
+        relays.push(Among::prepare(binaries, &upstream, *claims, tunnels, effort.churn).await?);
     }
     let time = Duration::from_secs(effort.seconds);
     for _ in 0..effort.rounds {
@@ -155,6 +155,7 @@ impl Among {
         upstream: &Upstream,
         claims: u32,
         count: usize,
+        churn: u32,
     ) -> anyhow::Result<Self> {
         let stack = with_room(binaries, upstream, claims).await?;
         let (mut holding, mut orders, (show, mut in_force)) =
@@ -195,7 +196,10 @@ impl Among {
         let app = upstream.address.to_string();
         let arguments = ["--transport", "tls", "orders", &app, "a-team=red", "x-user=measured"];
         let developer = stack.intercept_quietly(&measured, &arguments).await?;
-        let churners = claimants::developer(&stack, "churn").await?;
+        let mut churners = Vec::new();
+        for number in 0..(2 * churn as usize).div_ceil(CHANGES) {
+            churners.push(claimants::developer(&stack, &format!("churn-{number}")).await?);
+        }
         if let Some(ended) = holding.try_join_next() {
             bail!("a tunnel was lost: {:?}", ended?);
         }
@@ -229,8 +233,8 @@ impl Among {
         let mut churning = JoinSet::new();
         let came = Arc::new(AtomicU64::new(0));
         let mut tunnels = Vec::new();
-        for _ in 0..(2 * effort.churn as usize).div_ceil(CHANGES) {
-            tunnels.push(Claimant::connect(&self.churners).await?);
+        for churner in &self.churners {
+            tunnels.push(Claimant::connect(churner).await?);
         }
         let start = Instant::now();
         for (number, tunnel) in tunnels.into_iter().enumerate() {

@@ -1,10 +1,7 @@
 //! `cargo loadtest storm`: a relay that is killed and started again while thousands of developers have tunnels to it, and how
 //! long it is until all of them are served again.
 
-use std::env;
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt as _;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,18 +39,6 @@ pub struct Effort {
     /// What carries their tunnels
     #[arg(long, value_enum, default_value_t)]
     pub transport: Rungs,
-}
-
-/// Begins this program anew where the C library would keep what it gives back. Every attempt to dial has 3 MiB for what arrives at
-/// once, hardly any of which is ever touched: fresh pages cost nothing, while kept ones are filled with zeros each time, which for
-/// thousands of clients in one process is most of what it does. A client by itself never notices.
-pub fn with_fresh_pages() -> anyhow::Result<()> {
-    const THRESHOLD: &str = "MALLOC_MMAP_THRESHOLD_";
-    if env::var_os(THRESHOLD).is_some() {
-        return Ok(());
-    }
-    let anew = Command::new(env::current_exe()?).args(env::args_os().skip(1)).env(THRESHOLD, "262144").exec();
-    Err(anew).context("beginning anew")
 }
 
 /// Times in seconds, from the moment at which the relay was killed.

@@ -6,6 +6,7 @@
 //!                   Announce*                     Accepted | Denied, to each; later perhaps Superseded | Denied
 //!                   Withdraw*
 //!                   List                          Listing+
+//!                   Lost*                         (what the client has lost is closed here too)
 //!                   Leave                         (every claim is taken out, then the tunnel is closed)
 //!                                                 Drain
 //!                   Ping, Pong                    Pong, Ping

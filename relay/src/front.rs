@@ -6,6 +6,7 @@
 //! in [`unreachable`].
 
 mod accept;
+mod attempts;
 pub(crate) mod caller;
 pub(crate) mod forward;
 mod http1;
@@ -17,25 +18,22 @@ mod unreachable;
 
 use std::sync::Arc;
 
-use culvert_protocol::frame::Refusal;
 use culvert_protocol::message::{Fields, RequestHead};
 use tokio::time::Instant;
 
 pub(crate) use accept::serve;
 
 use crate::failure::Failure;
+use crate::front::attempts::{Attempts, Waiting};
 use crate::front::caller::Caller;
-use crate::front::forward::{Forwarded, Why};
+use crate::front::forward::Forwarded;
 use crate::front::manners::{Place, VIA_FIELD};
 use crate::front::record::Exchange;
 use crate::front::unreachable::Instead;
 use crate::metrics::LeftOut;
 use crate::policy;
 use crate::service::Service;
-use crate::tunnels::claim::Claim;
-
-/// How often developers are asked for one request. More means that their tunnels come and go faster than it could.
-const TRIES: u32 = 8;
+use crate::tunnels::claim::{Claim, Lane};
 
 /// Serves one request: by the developer who claims it, or by the upstream, which also gets what no developer could be reached for.
 async fn request(head: &mut RequestHead, caller: &mut Caller<'_>, service: &Service) {
@@ -47,12 +45,10 @@ async fn request(head: &mut RequestHead, caller: &mut Caller<'_>, service: &Serv
         let claimed = pick(head, service);
         caller.route = manners::route(claimed.as_deref(), Place::Tunnel, &service.manners);
         if let Some(claim) = claimed {
-            let lines = head.fields.len();
-            if developer(claim, head, caller, service, &mut exchange).await? == Forwarded::Answered {
-                return Ok(());
+            match developer(claim, head, caller, service, &mut exchange).await? {
+                By::Developer => return Ok(()),
+                By::Upstream => {}
             }
-            // What was said of us to a developer is not for the upstream.
-            head.fields.truncate(lines);
         }
         forward::upstream::forward(head, caller, service, &mut exchange).await
     }
@@ -62,6 +58,13 @@ async fn request(head: &mut RequestHead, caller: &mut Caller<'_>, service: &Serv
     }
 }
 
+/// Whose answer a request gets.
+enum By {
+    /// It has got it.
+    Developer,
+    Upstream,
+}
+
 /// Asks the developer who claims a request, on one tunnel after the other, and goes by the claim's policy when there is none.
 async fn developer(
     mut claim: Arc<Claim>,
@@ -69,62 +72,57 @@ async fn developer(
     caller: &mut Caller<'_>,
     service: &Service,
     exchange: &mut Exchange<'_>,
-) -> Result<Forwarded, Failure> {
-    let (mut tried, mut passed, mut vain, mut full, mut tries) = (Vec::new(), None, None, None, 0);
-    let mut last = Why::Silent;
-    loop {
-        if let Some(lane) = claim.lane(&tried).filter(|_| tries < TRIES) {
-            if passed != Some(claim.fence) {
-                if manners::has_passed(head, &claim.pass) {
-                    return Err(Failure::Loop);
-                }
-                head.fields.push(VIA_FIELD.as_bytes(), claim.pass.as_bytes());
-                passed = Some(claim.fence);
+) -> Result<By, Failure> {
+    let mut attempts = Attempts::default();
+    while attempts.go_on() {
+        let Some(lane) = claim.lane(attempts.tried()) else {
+            if claim.unreachable().is_none() {
+                break;
             }
-            tries += 1;
-            let begun = Instant::now();
-            let way = (&*claim, &lane, vain.unwrap_or(begun), full);
-            let asked = forward::tunnel::forward(head, caller, way, service, exchange).await?;
-            let Forwarded::Unexecuted(why) = asked else { return Ok(asked) };
-            tracing::debug!(service = %service.name, ?why, "a developer did not take a request");
-            last = why;
-            match why {
-                // A tunnel in doubt is passed over as long as it is.
-                Why::Silent => {
-                    vain.get_or_insert(begun);
-                    continue;
-                }
-                Why::Cut | Why::Full | Why::Refused(Refusal::Draining) => {
-                    // However many are full, nobody waits longer than for one.
-                    if why == Why::Full {
-                        full.get_or_insert(begun);
-                    }
-                    tried.push(lane.fence);
-                    continue;
-                }
-                // Its other tunnels lead to the same app.
-                Why::Late | Why::Refused(_) => {}
-            }
-        } else if claim.unreachable().is_some() && tries < TRIES {
             caller.route = manners::route(Some(&claim), Place::Unreachable, &service.manners);
-            let vain = *vain.get_or_insert_with(Instant::now);
-            match unreachable::instead(&claim, head, caller, service, vain).await? {
-                Instead::Upstream => return Ok(Forwarded::Unexecuted(Why::Silent)),
-                Instead::Claim(other) => {
-                    claim = other;
-                    tried.clear();
-                    caller.route = manners::route(Some(&claim), Place::Tunnel, &service.manners);
-                    continue;
-                }
+            let since = attempts.in_vain(Instant::now());
+            match unreachable::instead(&claim, head, caller, service, since).await? {
+                Instead::Upstream => return Ok(By::Upstream),
+                Instead::Claim(now) => claim = now,
+            }
+            attempts.begin_anew();
+            caller.route = manners::route(Some(&claim), Place::Tunnel, &service.manners);
+            continue;
+        };
+        let begun = Instant::now();
+        let way = (&*claim, &lane, attempts.ask(begun));
+        match ask(head, caller, way, service, exchange).await? {
+            Forwarded::Answered => return Ok(By::Developer),
+            Forwarded::Unexecuted(why) => {
+                tracing::debug!(service = %service.name, ?why, "a developer did not take a request");
+                attempts.missed(lane.fence, why, begun);
             }
         }
-        // It can be reached, and did not take this.
-        caller.route = manners::route(Some(&claim), Place::Refused, &service.manners);
-        return match claim.intercept.on_unreachable.has_elsewhere() {
-            true => Ok(Forwarded::Unexecuted(last)),
-            false => Err(Failure::Unreachable),
-        };
     }
+    // They can be reached, and did not take this.
+    caller.route = manners::route(Some(&claim), Place::Refused, &service.manners);
+    match claim.intercept.on_unreachable.has_elsewhere() {
+        true => Ok(By::Upstream),
+        false => Err(Failure::Unreachable),
+    }
+}
+
+/// Asks on one tunnel. What is said of us there is for nobody else.
+async fn ask(
+    head: &mut RequestHead,
+    caller: &mut Caller<'_>,
+    (claim, lane, waiting): (&Claim, &Lane, Waiting),
+    service: &Service,
+    exchange: &mut Exchange<'_>,
+) -> Result<Forwarded, Failure> {
+    if manners::has_passed(head, &claim.pass) {
+        return Err(Failure::Loop);
+    }
+    let lines = head.fields.len();
+    head.fields.push(VIA_FIELD.as_bytes(), claim.pass.as_bytes());
+    let asked = forward::tunnel::forward(head, caller, (claim, lane, waiting), service, exchange).await;
+    head.fields.truncate(lines);
+    asked
 }
 
 /// What the caller's `Connection` names goes first, and what says a steering field in another way, so that everybody reads the same

@@ -29,12 +29,13 @@ impl Control {
     pub(crate) async fn greet(
         line: &Line,
         instance: InstanceId,
+        tunnel: Option<u64>,
         began: Option<Stamp>,
     ) -> Result<(Self, Welcome), GreetError> {
         let greeting = async {
             let (recv, send) = line.tunnel.open().await?.split();
             let mut control = Self { messages: Messages::new(recv), send };
-            control.say(&FromClient::Hello(hello(instance, began))).await?;
+            control.say(&FromClient::Hello(hello(instance, tunnel, began))).await?;
             loop {
                 match control.hear().await? {
                     FromRelay::Welcome(welcome) => return Ok((control, welcome)),
@@ -75,7 +76,7 @@ impl fmt::Debug for Control {
     }
 }
 
-fn hello(instance: InstanceId, began: Option<Stamp>) -> Hello {
+fn hello(instance: InstanceId, tunnel: Option<u64>, began: Option<Stamp>) -> Hello {
     Hello {
         versions: VERSIONS.to_vec(),
         client_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -83,6 +84,7 @@ fn hello(instance: InstanceId, began: Option<Stamp>) -> Hello {
         user: None,
         process: std::process::id(),
         instance,
+        tunnel,
         began,
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use culvert_protocol::hello::Welcome;
 use culvert_protocol::tunnel::Transport;
 
+use super::lane::LaneId;
 use super::links::{Aim, steps};
 use super::shared::Shared;
 use super::{Control, Over};
@@ -13,6 +14,7 @@ use crate::dial::{Dialler, Line, Missed, Why};
 
 /// A tunnel on which the relay has said who it is.
 pub(super) struct Greeted {
+    pub(super) id: LaneId,
     pub(super) line: Line,
     pub(super) control: Control,
     pub(super) welcome: Welcome,
@@ -53,10 +55,11 @@ async fn attempt(shared: &Shared, dialler: &Dialler, taken: &[IpAddr]) -> Result
     let missed = std::mem::take(&mut line.missed);
     let how = how(line.tunnel.transport(), &missed);
     let missed = missed.iter().map(|missed| (missed.rung, missed.said())).collect();
-    match Control::greet(&line, shared.instance, shared.began()).await {
+    let id = shared.number();
+    match Control::greet(&line, shared.instance, Some(id), shared.began()).await {
         Ok((control, welcome)) => {
             shared.began_at(welcome.began.clone());
-            Ok(Greeted { line, control, welcome, missed, how })
+            Ok(Greeted { id, line, control, welcome, missed, how })
         }
         Err(error) => {
             let over = Over::of_greeting(error, &line, dialler.relay()).await;

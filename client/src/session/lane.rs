@@ -131,6 +131,7 @@ impl Lane {
                 None
             }
             Over::Again(why) => {
+                self.shared.lose(id);
                 self.close(&reason).await;
                 Some(why)
             }
@@ -162,6 +163,9 @@ impl Lane {
                 return self.broken(&error).await;
             }
         }
+        // Once the claims are in force here: nothing of theirs ends with a lane that was lost.
+        let mut lost = shared.lost();
+        lost.mark_changed();
         let answers_due = Instant::now() + ANSWERS;
         let mut accepted = BTreeMap::new();
         loop {
@@ -220,6 +224,14 @@ impl Lane {
                     }
                 }
                 () = shared.stop.cancelled() => return Over::Stopped,
+                Ok(()) = lost.changed() => {
+                    let tunnels = lost.borrow_and_update().clone();
+                    if !tunnels.is_empty()
+                        && let Err(error) = self.control.say(&FromClient::Lost { tunnels }).await
+                    {
+                        return self.broken(&error).await;
+                    }
+                }
                 () = self.orders.retire.cancelled() => return Over::Moved,
                 closed = self.line.tunnel.closed() => {
                     return Over::of_closed(&closed, &self.line, shared.relay());

@@ -2,18 +2,24 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use culvert_protocol::hello::{InstanceId, Stamp, UnixMillis};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::lane::LaneId;
 use super::{Claim, Options, SessionError};
 use crate::address::RelayAddress;
 use crate::dial::{Dialler, Rungs, SetupError};
 use crate::profile::Profile;
 use crate::screen::Screen;
 use crate::serve::Apps;
+
+/// More than one relay can have in a claim. A relay finds out by itself what is left out, or was said too long ago.
+const LOST: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -32,6 +38,9 @@ pub(super) struct Shared {
     pub(super) instance: InstanceId,
     /// When it was first welcomed, in a relay's words.
     began: Mutex<Option<Stamp>>,
+    numbers: AtomicU64,
+    /// The last lanes that were lost: a relay may not have noticed.
+    lost: watch::Sender<Vec<LaneId>>,
     pub(super) screen: Screen,
     pub(super) grace: Duration,
     pub(super) stop: CancellationToken,
@@ -70,6 +79,8 @@ impl Shared {
             ports,
             instance: InstanceId::new(rand::random()),
             began: Mutex::default(),
+            numbers: AtomicU64::new(1),
+            lost: watch::Sender::default(),
             screen,
             grace,
             stop: CancellationToken::new(),
@@ -104,6 +115,25 @@ impl Shared {
     pub(super) fn began_at(&self, stamp: Option<Stamp>) {
         let mut began = self.began.lock();
         *began = began.take().or(stamp);
+    }
+
+    /// For the next tunnel.
+    pub(super) fn number(&self) -> LaneId {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What is to be told to the relay, on every lane that is left and every one that comes.
+    pub(super) fn lost(&self) -> watch::Receiver<Vec<LaneId>> {
+        self.lost.subscribe()
+    }
+
+    pub(super) fn lose(&self, lane: LaneId) {
+        self.lost.send_modify(|lost| {
+            if lost.len() >= LOST {
+                lost.remove(0);
+            }
+            lost.push(lane);
+        });
     }
 
     pub(super) fn stamp(&self, number: u64) -> Option<Stamp> {

@@ -69,15 +69,27 @@ impl FakeRelay {
         tls: rustls::ServerConfig,
         with_quic: bool,
     ) -> Self {
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (tcp, quic) = Self::one_port(&tls, with_quic).await;
         let address = tcp.local_addr().unwrap();
-        let quic = with_quic.then(|| {
+        Self { directory, authority, tls, tcp, quic, address }
+    }
+
+    /// A port that is free for TCP is mostly free for UDP too.
+    async fn one_port(tls: &rustls::ServerConfig, with_quic: bool) -> (TcpListener, Option<quinn::Endpoint>) {
+        const TRIES: usize = 32;
+        for _ in 0..TRIES {
+            let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            if !with_quic {
+                return (tcp, None);
+            }
             let crypto = QuicServerConfig::try_from(tls.clone()).unwrap();
             let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
             config.transport_config(Arc::new(quic_transport(Side::Listener)));
-            quinn::Endpoint::server(config, address).unwrap()
-        });
-        Self { directory, authority, tls, tcp, quic, address }
+            if let Ok(quic) = quinn::Endpoint::server(config, tcp.local_addr().unwrap()) {
+                return (tcp, Some(quic));
+            }
+        }
+        panic!("of {TRIES} ports, none is free for both TCP and UDP");
     }
 
     fn relay(&self) -> crate::RelayAddress {

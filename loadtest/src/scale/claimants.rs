@@ -22,7 +22,7 @@ use crate::stack::Stack;
 
 /// What a relay takes from one developer.
 pub(super) const OF_ONE: usize = 200;
-/// Changes of one tunnel in a second that a relay takes for as long as it likes.
+/// Changes of one developer's in a second that a relay takes for as long as it likes.
 pub(super) const CHANGES: usize = 20;
 
 /// Longer than a handshake or an answer takes on a busy machine.
@@ -64,6 +64,7 @@ impl Claimant {
             user: None,
             process: std::process::id(),
             instance: InstanceId::new(rand::random()),
+            tunnel: None,
             began: None,
         });
         claimant.say(&hello).await?;
@@ -93,7 +94,7 @@ impl Claimant {
         }
     }
 
-    /// Announces a claim and takes it back, as often as a relay lets one tunnel, until this is dropped. Counts what came in force.
+    /// Announces a claim and takes it back, as often as a relay lets one developer, until this is dropped. Counts what came in force.
     pub(super) async fn churn(
         mut self,
         start: Instant,

@@ -243,6 +243,7 @@ impl Spoken {
             user: None,
             process: 1,
             instance: InstanceId::new(1),
+            tunnel: None,
             began: None,
         };
         spoken.say(&FromClient::Hello(hello)).await;

@@ -39,6 +39,7 @@ impl Lane {
             user: None,
             process: 1,
             instance: InstanceId::new(instance),
+            tunnel: None,
             began: None,
         }))
         .await;

@@ -317,6 +317,48 @@ async fn what_an_app_has_begun_is_asked_for_elsewhere_only_if_it_changes_nothing
     }
 }
 
+/// The way to the client forgets its connection, so that only the client hears of it: it dials again, and says what it has lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_under_way_on_a_tunnel_that_only_the_client_lost_ends_when_it_is_back() {
+    for transport in [Rungs::Tls, Rungs::WebSocket] {
+        for policy in ["upstream", "hold:5s", "503"] {
+            let gate = CancellationToken::new();
+            let held = gate.clone();
+            let app = Origin::with(move |request| {
+                let answer = Answer::text(&format!("app {}\n", request.line()));
+                if request.line().contains("/before") { answer } else { answer.after(&held) }
+            });
+            let scene = Scene::with(policy, transport, app.await.unwrap()).await;
+            let posting = async {
+                let answer = scene.ask("POST", "/2").await;
+                (answer, Instant::now())
+            };
+            let breaking = async {
+                scene.app.arrived(3).await.unwrap();
+                scene.way.new_source_port();
+                let broken = Instant::now();
+                // What changes nothing is asked for again, on the new tunnel.
+                scene.app.arrived(4).await.unwrap();
+                gate.cancel();
+                broken
+            };
+            let (get, (post, answered), broken) = tokio::join!(scene.ask("GET", "/1"), posting, breaking);
+            assert_eq!(get.text(), "app GET /1 HTTP/1.1\n", "{transport:?} {policy}");
+            assert_eq!(post.status(), 502, "{transport:?} {policy}");
+            assert_eq!(
+                post.field("culvert-failure").as_deref(),
+                Some("tunnel_lost"),
+                "{transport:?} {policy}"
+            );
+            assert_eq!(scene.executed("/2"), (1, 0), "{transport:?} {policy}");
+            let took = answered - broken;
+            assert!(took < DEAD, "{transport:?} {policy}: {took:?}");
+            let metrics = scene.metrics().await;
+            assert!(metrics.contains(r#"culvert_tunnel_down_total{reason="lost"} 1"#), "{metrics}");
+        }
+    }
+}
+
 /// Answers with an event every 0.2 s, for ever.
 async fn ticking(listener: TcpListener) {
     let mut connections = JoinSet::new();

@@ -34,6 +34,10 @@ pub enum FromClient {
     Pong {
         n: u64,
     },
+    /// Tunnels of this start that are gone at the client's end, as it called them: what was under way on them comes no more.
+    Lost {
+        tunnels: Vec<u64>,
+    },
     /// The client goes and does not come back: nothing of it is held for anyone.
     Leave,
     /// Never sent: a claim that this version cannot read, and why. It is answered with a denial, because serving
@@ -62,6 +66,10 @@ pub struct Hello {
     pub user: Option<String>,
     pub process: u32,
     pub instance: InstanceId,
+    /// What the client calls this tunnel: a number that it gives to no other one of this start. None: it has nothing to say of it
+    /// later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<u64>,
     /// What the first relay that welcomed this start of the client said of when that was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<Stamp>,
@@ -123,7 +131,7 @@ impl From<InstanceId> for String {
 
 impl Message for FromClient {
     const TYPES: &'static [&'static str] =
-        &["hello", "announce", "withdraw", "list", "ping", "pong", "leave"];
+        &["hello", "announce", "withdraw", "list", "ping", "pong", "lost", "leave"];
 
     fn unknown(kind: String) -> Self {
         Self::Unknown(kind)

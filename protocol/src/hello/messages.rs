@@ -1,11 +1,14 @@
 //! Control messages as bytes, and over a byte stream. Nothing is allocated for a length that was only announced.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::{FIRST_MESSAGE_CAP, MESSAGE_CAP};
@@ -112,11 +115,23 @@ impl<R: AsyncRead + Unpin> Messages<R> {
                 self.cap = MESSAGE_CAP;
                 return message.transpose();
             }
-            self.buffer.reserve(READ);
-            if (&mut self.io).take(READ as u64).read_buf(&mut self.buffer).await? == 0 {
+            if poll_fn(|cx| self.poll_read(cx)).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(HelloError::Cut) };
             }
         }
+    }
+
+    /// Reads on the stack, because a tunnel that idles keeps no buffer: there are thousands of them.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [0; READ];
+        let mut read = ReadBuf::new(&mut room);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut read))?;
+        let count = read.filled().len();
+        // Room for the whole of nearly every message, so that none leaves a copy of its beginning behind.
+        self.buffer.reserve(READ);
+        self.buffer.extend_from_slice(read.filled());
+        read.filled_mut().zeroize();
+        Poll::Ready(Ok(count))
     }
 
     /// How long the message at the front of the buffer is, its length included, once all of it is there.
@@ -140,8 +155,7 @@ impl<R: AsyncRead + Unpin> Messages<R> {
             stale.zeroize();
         }
         self.buffer.truncate(rest);
-        // A tunnel that idles with an empty buffer keeps none: there are thousands of them.
-        if self.buffer.is_empty() && self.buffer.capacity() > READ {
+        if self.buffer.is_empty() {
             self.buffer = Vec::new();
         }
     }

@@ -272,9 +272,9 @@ fn from_client() -> impl Strategy<Value = FromClient> {
         text(),
         text(),
         prop::option::of(text()),
-        any::<(u32, u128)>(),
+        any::<(u32, u128, Option<u64>)>(),
     )
-        .prop_map(|(versions, client_version, host, user, (process, instance))| {
+        .prop_map(|(versions, client_version, host, user, (process, instance, tunnel))| {
             FromClient::Hello(Hello {
                 versions,
                 client_version,
@@ -282,6 +282,7 @@ fn from_client() -> impl Strategy<Value = FromClient> {
                 user,
                 process,
                 instance: InstanceId::new(instance),
+                tunnel,
                 began: None,
             })
         });
@@ -305,6 +306,7 @@ fn from_client() -> impl Strategy<Value = FromClient> {
         Just(FromClient::List),
         any::<u64>().prop_map(|n| FromClient::Ping { n }),
         any::<u64>().prop_map(|n| FromClient::Pong { n }),
+        prop::collection::vec(any::<u64>(), 0..4).prop_map(|tunnels| FromClient::Lost { tunnels }),
         Just(FromClient::Leave),
     ]
 }

@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use super::Port;
 use super::leaving::Left;
 use super::pace::Pace;
-use super::registry::{Announced, CLAIMS_PER_IDENTITY, Ended, Refused, Registration};
+use super::registry::{Announced, Ended, Registration};
 use super::session::{DOUBT, Session};
 use crate::policy::{Verb, allow};
 
@@ -26,6 +26,9 @@ const BEAT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = IDLE_LIMIT;
 /// A client that takes longer to read a control message does not read them.
 const SAYING: Duration = Duration::from_secs(5);
+
+/// Tunnels that a client may say at once that it has lost: as many as a claim can have.
+const LOST: usize = 32;
 
 /// Both halves of the control stream.
 pub(super) struct Control {
@@ -38,6 +41,7 @@ pub(super) struct Control {
 struct Said {
     /// Claims in force, by the client's numbers. Dropping one takes it out.
     claims: HashMap<u64, Registration>,
+    /// Of what is asked for besides claims.
     pace: Pace,
     left: bool,
     /// The last ping, until it is answered.
@@ -66,9 +70,8 @@ impl Control {
             pings: 0,
         };
         let Err(left) = self.converse(&mut said, session, port).await;
-        let quiet = said.pace.is_quiet();
         for registration in said.claims.into_values() {
-            registration.end(left.ended(), quiet);
+            registration.end(left.ended());
         }
         left
     }
@@ -158,9 +161,7 @@ impl Control {
             }
             FromClient::Withdraw { claim } => {
                 if let Some(registration) = said.claims.remove(&claim) {
-                    // Never refused, which would keep a claim in force that nobody wants; it leaves less for the next.
-                    said.pace.take(Instant::now());
-                    registration.end(Ended::Withdrawn, said.pace.is_quiet());
+                    registration.end(Ended::Withdrawn);
                 }
                 Ok(())
             }
@@ -181,11 +182,17 @@ impl Control {
                 }
                 Ok(())
             }
+            FromClient::Lost { tunnels } => {
+                // One that says so too often waits until they are silent for long enough.
+                if said.pace.take(Instant::now()) {
+                    session.lose(tunnels.get(..LOST).unwrap_or(&tunnels));
+                }
+                Ok(())
+            }
             FromClient::Leave => {
                 // The tunnel stays: what is under way is the client's to finish, and the client closes.
                 said.left = true;
-                let quiet = said.pace.is_quiet();
-                said.claims.drain().for_each(|(_, registration)| registration.end(Ended::Left, quiet));
+                said.claims.drain().for_each(|(_, registration)| registration.end(Ended::Left));
                 Ok(())
             }
             FromClient::Hello(_) => Err(Left::Protocol("a second hello".to_owned())),
@@ -222,14 +229,8 @@ fn announce(announced: Announced, said: &mut Said, session: &Arc<Session>, port:
     let intercept = &announced.intercept;
     let (service, matcher, name) =
         (intercept.service.clone(), intercept.matcher.clone(), intercept.name.clone());
-    let registered = if !said.pace.take(Instant::now()) {
-        Err(Refused::TooFast)
-    } else if said.claims.len() >= CLAIMS_PER_IDENTITY {
-        Err(Refused::TooManyClaims)
-    } else {
-        port.registry.register(session, announced)
-    };
-    let quiet = said.pace.is_quiet();
+    let registered = port.registry.register(session, announced);
+    let quiet = port.registry.is_quiet(&session.identity.name);
     match registered {
         Ok(registration) => {
             let Registration { generation, joined, .. } = registration;

@@ -124,6 +124,8 @@ impl Left {
                 Lost::Io(_) | Lost::Forgotten | Lost::Protocol(_) | Lost::Abandoned => "lost",
             },
             Self::Silent => "silent",
+            // The client said on another tunnel that it has lost it.
+            Self::Closed(Closed::ByUs(reason)) if reason.code() == CloseCode::Idle => "lost",
             Self::Closed(Closed::ByUs(_)) => "closed",
             Self::NotReading => "not_reading",
             Self::NoControl | Self::Protocol(_) => "protocol",

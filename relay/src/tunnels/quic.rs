@@ -8,6 +8,10 @@ use culvert_protocol::tunnel::Tunnel;
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
+mod crypto;
+
+pub(super) use crypto::Crypto;
+
 use super::leaving::Turned;
 use super::strangers::{Bounds, Line, Room, Seat};
 use super::tls::Configs;

@@ -9,19 +9,20 @@ mod counts;
 mod ended;
 mod entry;
 mod expiry;
+mod giving_way;
 mod killing;
 mod listing;
 mod refused;
 mod stamps;
 mod starts;
+mod times;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use culvert_certs::DeveloperName;
-use culvert_protocol::hello::{FromRelay, InstanceId, Stamp, UnixMillis};
+use culvert_protocol::hello::{InstanceId, Stamp};
 use culvert_protocol::intercept::{Intercept, Matcher, ServiceName};
 use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
@@ -30,6 +31,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::claim::{self, Away, Claim, Lane};
+use super::pace::Paces;
 use super::session::{Session, SessionId};
 use crate::policy::{self, Verb};
 use crate::routes::{Matching, Routes};
@@ -38,8 +40,10 @@ use claims::Claims;
 use counts::Counts;
 pub(crate) use ended::Ended;
 use entry::{Entry, SameRequests as _};
+use giving_way::Gone;
 pub(crate) use refused::Refused;
 pub(crate) use stamps::Stamps;
+use times::Times;
 
 /// Claims of one identity, over all its sessions.
 pub(crate) const CLAIMS_PER_IDENTITY: usize = 200;
@@ -78,18 +82,11 @@ struct Held {
     /// How many of those each developer has.
     tunnels: Counts<DeveloperName>,
     claims: Claims,
+    /// How fast each developer changes those.
+    paces: Paces,
     /// Starts of clients that claim nothing any more, and until when that is remembered.
     killed: HashMap<(DeveloperName, InstanceId), Instant>,
     last: u64,
-}
-
-/// What gives way to a new claim, by fence.
-#[derive(Debug)]
-struct Verdict {
-    /// An older start's of the same owner.
-    superseded: Vec<u64>,
-    /// Other owners' that are younger, as a relay vouches.
-    conflicts: Vec<u64>,
 }
 
 /// What a client asks for.
@@ -111,7 +108,6 @@ pub(crate) struct Registration {
     claim: u64,
     fence: u64,
     ended: Ended,
-    quiet: bool,
     pub(crate) generation: u64,
     pub(crate) stamp: Stamp,
     /// Where the service is listened for.
@@ -167,114 +163,88 @@ impl Registry {
         announced: Announced,
     ) -> Result<Registration, Refused> {
         let Announced { number, intercept, stamp } = announced;
-        let service = intercept.service.clone();
-        let Some(offered) = self.services.get(&service) else {
-            return Err(Refused::no_such_service(&service, self.services.keys()));
-        };
-        let verb = Verb::Claim { service: &service, terms: offered.terms, matcher: &intercept.matcher };
-        policy::allow(&session.identity, verb)?;
-        let owner = &session.identity.name;
-        let stamped = stamp.filter(|stamp| self.stamps.vouches(owner, &intercept, stamp));
+        let offered = self.offered(session, &intercept);
+        let stamp = stamp.filter(|stamp| self.stamps.vouches(&session.identity.name, &intercept, stamp));
 
         let mut held = self.held.lock();
-        if held.killed.contains_key(&(owner.clone(), session.start.instance)) {
-            return Err(Refused::Killed);
-        }
         held.last += 1;
-        let fence = held.last;
-        let lane = Lane { fence, number, session: Arc::clone(session) };
-        let registration = |claim: &Claim, joined| Registration {
-            registry: Arc::clone(self),
-            claim: claim.fence,
-            fence,
-            ended: Ended::Lost,
-            quiet: false,
-            generation: claim.generation,
-            stamp: self.stamps.stamp(&claim.owner, &claim.intercept, claim.since, &claim.witness),
-            listen: offered.listen.clone(),
-            joined,
-        };
-        let same =
-            held.claims.named(owner, &intercept.name).find(|entry| entry.is_held_by(session, &intercept));
-        if let Some(Entry { claim, .. }) = same {
-            let claim = Arc::clone(claim);
-            if claim.lanes().iter().any(|lane| lane.session.id == session.id) {
-                return Err(Refused::Carried);
-            }
-            claim.join(lane);
-            held.claims.reschedule(claim.fence);
-            return Ok(registration(&claim, true));
+        let lane = Lane { fence: held.last, number, session: Arc::clone(session) };
+        if let Some(claim) = held.joins(&lane, &intercept)? {
+            drop(held);
+            return Ok(self.registration(&claim, &lane, true));
         }
+        let offered = offered?;
+        let times = Times::of(&intercept, stamp)?;
+        let gone = held.make_way(offered, session, &intercept, times.stamp.as_ref(), self.most)?;
+        let entry = self.entry(&lane, intercept, times, &gone.superseded);
+        let (claim, fence) = (Arc::clone(&entry.claim), entry.claim.fence);
+        held.claims.insert(entry);
+        self.replace(&held, &gone, held.claims.get(fence));
+        gone.log();
+        drop(held);
 
-        let now = SystemTime::now();
-        let born = stamped.as_ref().and_then(|stamp| moment(stamp.since)).unwrap_or(now);
-        let expires = intercept.ttl.map(|ttl| born + ttl.duration());
-        let left = expires.map(|expires| expires.duration_since(now).unwrap_or_default());
-        if left == Some(Duration::ZERO) {
-            return Err(Refused::Expired);
-        }
-        let Verdict { superseded, conflicts } =
-            held.judge(offered, session, &intercept, stamped.as_ref(), self.most)?;
-        let mut take = |fences: Vec<u64>| -> Vec<Entry> {
-            fences.into_iter().filter_map(|fence| held.claims.remove(fence)).collect()
+        gone.tell(session);
+        self.due.notify_one();
+        Ok(self.registration(&claim, &lane, false))
+    }
+
+    /// The service, if there is such a one and the developer may have that of it.
+    fn offered(&self, session: &Session, intercept: &Intercept) -> Result<&Offered, Refused> {
+        let Intercept { service, matcher, .. } = intercept;
+        let Some(offered) = self.services.get(service) else {
+            return Err(Refused::no_such_service(service, self.services.keys()));
         };
-        let (superseded, conflicts) = (take(superseded), take(conflicts));
+        policy::allow(&session.identity, Verb::Claim { service, terms: offered.terms, matcher })?;
+        Ok(offered)
+    }
 
+    /// A new claim, with what it takes over from those that give way to it.
+    fn entry(&self, lane: &Lane, intercept: Intercept, times: Times, superseded: &[Entry]) -> Entry {
+        let fence = lane.fence;
         // What has matched the same requests so far keeps its place: coming back does not change who wins.
         let before = superseded.iter().find(|entry| entry.claim.intercept.is_on_the_requests_of(&intercept));
-        let (since, witness) = match (stamped, before) {
-            (Some(stamp), _) => (born, stamp.relay),
+        let (since, witness) = match (times.stamp, before) {
+            (Some(stamp), _) => (times.born, stamp.relay),
             // Its time is counted from now.
             (None, Some(entry)) if intercept.ttl.is_none() => {
                 (entry.claim.since, entry.claim.witness.clone())
             }
-            (None, _) => (now, self.stamps.relay().to_owned()),
+            (None, _) => (times.born, self.stamps.relay().to_owned()),
         };
-        let age = before.map_or(fence, |entry| entry.age);
         let terms = claim::Terms {
             fence,
             generation: 1 + superseded.iter().map(|entry| entry.claim.generation).max().unwrap_or(0),
             since,
             witness,
-            expires,
+            expires: times.expires,
             intercept,
             pass: format!("{}.{fence}", self.stamps.relay()).into(),
         };
-        let claim = Claim::new(terms, lane);
-        let registration = registration(&claim, false);
-        let expires = left.map(|left| Instant::now() + left);
-        held.claims.insert(Entry { age, expires, scheduled: None, claim });
-        let gone: Vec<_> = superseded.iter().chain(&conflicts).collect();
-        self.publish(&held, &service, &gone, held.claims.get(fence));
-        for entry in &superseded {
-            let other = &entry.claim.intercept.service;
-            if *other != service {
-                self.publish(&held, other, &[entry], None);
-            }
+        Entry {
+            age: before.map_or(fence, |entry| entry.age),
+            expires: times.left.map(|left| Instant::now() + left),
+            scheduled: None,
+            claim: Claim::new(terms, lane.clone()),
         }
-        for (entries, ended) in [(&superseded, Ended::Superseded), (&conflicts, Ended::Denied)] {
-            for Entry { claim, .. } in entries {
-                claim.wake();
-                ended.log(claim, false);
-            }
-        }
-        drop(held);
+    }
 
-        let by = session.holder(session.since);
-        for Entry { claim, .. } in &superseded {
-            for lane in claim.lanes() {
-                // A client that dialled again has not lost anything to anybody.
-                if lane.session.id == session.id || lane.session.start.instance != session.start.instance {
-                    lane.session.tell(FromRelay::Superseded { claim: lane.number, by: by.clone() });
-                }
-            }
+    fn registration(self: &Arc<Self>, claim: &Claim, lane: &Lane, joined: bool) -> Registration {
+        let service = self.services.get(&claim.intercept.service);
+        Registration {
+            registry: Arc::clone(self),
+            claim: claim.fence,
+            fence: lane.fence,
+            ended: Ended::Lost,
+            generation: claim.generation,
+            stamp: self.stamps.stamp(&claim.owner, &claim.intercept, claim.since, &claim.witness),
+            listen: service.map(|offered| offered.listen.clone()).unwrap_or_default(),
+            joined,
         }
-        for Entry { claim, .. } in &conflicts {
-            let lost = Refused::Conflict { with: claim.intercept.matcher.clone(), holder: by.clone() };
-            claim.lanes().iter().for_each(|lane| lane.session.tell(lost.denial(lane.number)));
-        }
-        self.due.notify_one();
-        Ok(registration)
+    }
+
+    /// Whether a developer's claims change so fast that not each is worth a line.
+    pub(crate) fn is_quiet(&self, owner: &DeveloperName) -> bool {
+        self.held.lock().paces.is_quiet(owner, Instant::now())
     }
 
     /// Takes one session's part out of a claim.
@@ -286,11 +256,8 @@ impl Registry {
         let (Some(lane), Some(0)) = (lane, claim.part(registration.fence)) else { return };
         let now = Instant::now();
         let since = lane.session.doubted().unwrap_or(now);
-        match registration
-            .ended
-            .expected_back(claim.intercept.on_unreachable)
-            .map(|patience| since + patience)
-        {
+        let back = registration.ended.expected_back(claim.intercept.on_unreachable);
+        match back.map(|patience| since + patience) {
             Some(until) if until > now => {
                 claim.leave_for(Away { since, last_seen: lane.session.last_seen(), until });
                 held.claims.reschedule(claim.fence);
@@ -303,8 +270,22 @@ impl Registry {
                     self.publish(&held, &claim.intercept.service, &[&entry], None);
                 }
                 claim.wake();
-                registration.ended.log(&claim, registration.quiet);
+                if registration.ended == Ended::Withdrawn {
+                    // Never refused, which would keep a claim in force that nobody wants; it leaves less for the next.
+                    held.paces.take(&claim.owner, now);
+                }
+                registration.ended.log(&claim, held.paces.is_quiet(&claim.owner, now));
             }
+        }
+    }
+
+    /// Makes the next table of each service that a new claim concerns.
+    fn replace(&self, held: &Held, Gone { superseded, conflicts }: &Gone, came: Option<&Entry>) {
+        let Some(new) = came.map(|entry| &entry.claim.intercept.service) else { return };
+        let gone: Vec<_> = superseded.iter().chain(conflicts).collect();
+        self.publish(held, new, &gone, came);
+        for entry in superseded.iter().filter(|entry| entry.claim.intercept.service != *new) {
+            self.publish(held, &entry.claim.intercept.service, &[entry], None);
         }
     }
 
@@ -325,69 +306,16 @@ impl Registry {
     }
 }
 
-impl Held {
-    /// Who gives way to a new claim, or why it does not come in force. Between owners the earliest claim wins that a relay
-    /// vouches for, and between starts of one owner's client the latest, on every relay alike.
-    fn judge(
-        &self,
-        offered: &Offered,
-        session: &Session,
-        new: &Intercept,
-        stamp: Option<&Stamp>,
-        most: usize,
-    ) -> Result<Verdict, Refused> {
-        let owner = &session.identity.name;
-        let near = self.near(offered, owner, new);
-        let near = || near.iter().filter_map(|fence| self.claims.get(*fence));
-        let conflicts = || near().filter(|entry| entry.conflicts(session, new));
-        let stays = |entry: &&Entry| {
-            let theirs = (UnixMillis::from(entry.claim.since), &entry.claim.witness);
-            stamp.is_none_or(|stamp| (stamp.since, &stamp.relay) >= theirs)
-        };
-        if let Some(Entry { claim, .. }) = conflicts().find(stays) {
-            return Err(Refused::Conflict { with: claim.intercept.matcher.clone(), holder: claim.holder() });
-        }
-        let own = || near().filter(|entry| entry.yields_to(session, new));
-        if let Some(Entry { claim, .. }) = own().find(|entry| entry.claim.start > session.start) {
-            return Err(Refused::Superseded(claim.holder()));
-        }
-        let fences = |entries: &mut dyn Iterator<Item = &Entry>| -> Vec<u64> {
-            entries.map(|entry| entry.claim.fence).collect()
-        };
-        let verdict = Verdict { superseded: fences(&mut own()), conflicts: fences(&mut conflicts()) };
-        let full = self.claims.owned_by(owner) >= CLAIMS_PER_IDENTITY || self.claims.len() >= most;
-        match full && verdict.superseded.is_empty() && verdict.conflicts.is_empty() {
-            true => Err(Refused::TooManyClaims),
-            false => Ok(verdict),
-        }
-    }
-
-    /// Every claim that a new one may be in the way of, by fence: few others are among them.
-    fn near(&self, offered: &Offered, owner: &DeveloperName, new: &Intercept) -> BTreeSet<u64> {
-        let wider = offered.table.load();
-        let wider = wider.covering(&new.matcher).into_iter().map(|claim| claim.fence);
-        let narrower = self.claims.within(&new.service, &new.matcher);
-        let own = self.claims.named(owner, &new.name).map(|entry| entry.claim.fence);
-        wider.chain(narrower).chain(own).collect()
-    }
-}
-
 impl Matching for Arc<Claim> {
     fn matcher(&self) -> &Matcher {
         &self.intercept.matcher
     }
 }
 
-/// A moment of the wire's. None: too far off for this machine's clock.
-fn moment(at: UnixMillis) -> Option<SystemTime> {
-    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(at.0))
-}
-
 impl Registration {
     /// Takes it out, and says why. Dropped without, it was lost.
-    pub(crate) fn end(mut self, ended: Ended, quiet: bool) {
+    pub(crate) fn end(mut self, ended: Ended) {
         self.ended = ended;
-        self.quiet = quiet;
     }
 }
 

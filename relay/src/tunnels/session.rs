@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::Peer;
-use super::claim::Claim;
+use super::claim::{Claim, Lane};
 use crate::metrics::TunnelMetrics;
 use health::Health;
 use load::Load;
@@ -57,6 +57,8 @@ pub(crate) struct Session {
     pub(crate) user: Option<String>,
     /// Which start of the client this is: one process may have several tunnels.
     pub(crate) start: Start,
+    /// What the client calls it.
+    number: Option<u64>,
     pub(crate) tunnel: Tunnel,
     pub(crate) transport: Transport,
     pub(crate) since: SystemTime,
@@ -82,6 +84,7 @@ impl Session {
             host: printable(&hello.host),
             user: hello.user.as_deref().map(printable),
             start,
+            number: hello.tunnel,
             transport: tunnel.transport(),
             tunnel,
             since: SystemTime::now(),
@@ -217,6 +220,17 @@ impl Session {
         let mut claims = self.claims.lock();
         claims.retain(|other| other.strong_count() > 0 && !std::ptr::eq(other.as_ptr(), Arc::as_ptr(claim)));
         claims.push(Arc::downgrade(claim));
+    }
+
+    /// The client has lost these tunnels of its: nobody waits any longer for what they were to bring. They are looked for where
+    /// they matter, among the lanes of what this one carries.
+    pub(super) fn lose(&self, tunnels: &[u64]) {
+        let claims: Vec<_> = self.claims.lock().iter().filter_map(Weak::upgrade).collect();
+        for Lane { session, .. } in claims.iter().flat_map(|claim| claim.lanes()) {
+            if session.id != self.id && session.number.is_some_and(|number| tunnels.contains(&number)) {
+                session.tunnel.close(&CloseReason::new(CloseCode::Idle, "the client has lost it"));
+            }
+        }
     }
 
     pub(crate) fn last_seen(&self) -> UnixMillis {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use culvert_certs::tls::{Choice, TlsError, config_for, join_server, tunnel_server};
 use culvert_certs::{Authority, Identity, Leaf};
 use culvert_protocol::tunnel::{Limits, Side, Transport, Tunnel, tune_tcp};
-use quinn::crypto::rustls::QuicServerConfig;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +18,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::join::Joiner;
 use super::leaving::{Turned, report};
+use super::quic::Crypto;
 use super::strangers::{Bounds, Line, Seat, Seats};
 use super::websocket::{self, Outer};
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
@@ -36,7 +36,7 @@ const LINE: Bounds = Bounds { length: 1_024, patience: Duration::from_secs(2) };
 pub(crate) struct Configs {
     tunnel: Arc<ServerConfig>,
     join: Arc<ServerConfig>,
-    pub(super) quic: Arc<QuicServerConfig>,
+    pub(super) quic: Arc<Crypto>,
 }
 
 #[derive(Debug)]
@@ -48,15 +48,8 @@ pub(super) enum Accepted {
 impl Configs {
     pub(crate) fn new(authority: &Authority, leaf: &Leaf) -> Result<Self, TlsError> {
         let tunnel = Arc::new(tunnel_server(authority, leaf)?);
-        let quic = QuicServerConfig::try_from(Arc::clone(&tunnel));
-        Ok(Self {
-            // QUIC takes any TLS 1.3 configuration with AES-128-GCM, and ours is nothing else.
-            quic: Arc::new(
-                quic.map_err(|_| TlsError::Provider(rustls::Error::General("no suite for QUIC".into())))?,
-            ),
-            tunnel,
-            join: Arc::new(join_server(leaf)?),
-        })
+        let quic = Arc::new(Crypto::new(Arc::clone(&tunnel))?);
+        Ok(Self { tunnel, join: Arc::new(join_server(leaf)?), quic })
     }
 }
 

@@ -140,6 +140,7 @@ impl Spoken {
             user: None,
             process: 1,
             instance: InstanceId::new(1),
+            tunnel: None,
             began: None,
         };
         write_message(&mut write, &FromClient::Hello(hello)).await.unwrap();

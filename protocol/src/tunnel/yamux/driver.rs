@@ -40,7 +40,9 @@ impl Driver {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        Self { running: Box::pin(drive(Machine::new(io, side, limits, tunnel, spare, arrived))) }
+        // On its own, because a future keeps room twice for what it is given.
+        let machine = Box::new(Machine::new(io, side, limits, tunnel, spare, arrived));
+        Self { running: Box::pin(drive(machine)) }
     }
 }
 
@@ -58,7 +60,7 @@ impl fmt::Debug for Driver {
     }
 }
 
-async fn drive<T: AsyncRead + AsyncWrite + Unpin>(mut machine: Machine<T>) -> Closed {
+async fn drive<T: AsyncRead + AsyncWrite + Unpin>(mut machine: Box<Machine<T>>) -> Closed {
     let tunnel = Arc::clone(&machine.tunnel);
     let mut silence = Silence::new();
     let over = poll_fn(|cx| match silence.poll(cx, &mut machine) {

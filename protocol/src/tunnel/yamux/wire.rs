@@ -5,6 +5,7 @@
 //! nothing more to write and nothing more to read, or when a buffer's worth has gathered.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,7 +23,7 @@ const WRITE_BUFFER: usize = 64 * 1024;
 /// A buffer that is larger than this is given back when it is empty: most tunnels are idle most of the time.
 const KEPT: usize = 4 * 1024;
 
-/// Frame headers are read through a buffer of this size; bodies at least as large go straight to yamux.
+/// Frame headers are read with so much of what follows; bodies at least as large go straight to yamux.
 const READ_BUFFER: usize = 4 * 1024;
 
 /// While more keeps coming in, what we have to say (window updates, answers) waits no longer than this many bytes.
@@ -32,7 +33,8 @@ const READ_BEFORE_FLUSH: usize = 256 * 1024;
 pub(super) struct Wire<T> {
     io: T,
     tunnel: Arc<Tunnel>,
-    input: Box<[u8]>,
+    /// What came with what yamux wanted. Given back when all of it is read and nothing follows.
+    input: Vec<u8>,
     /// What of `input` yamux has not read yet.
     unread: std::ops::Range<usize>,
     read_since_flush: usize,
@@ -52,7 +54,7 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<T> {
         Self {
             io,
             tunnel,
-            input: vec![0; READ_BUFFER].into_boxed_slice(),
+            input: Vec::new(),
             unread: 0..0,
             read_since_flush: 0,
             incoming: Incoming::default(),
@@ -117,7 +119,7 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<T> {
         header.0
     }
 
-    /// Reads through our own buffer if yamux wants little at once.
+    /// Reads more than yamux wants if that is little, on the stack: a tunnel that waits keeps no buffer for what may come.
     fn poll_fill(&mut self, cx: &mut Context<'_>, wanted: &mut [u8]) -> Poll<io::Result<usize>> {
         if self.unread.is_empty() {
             if wanted.len() >= READ_BUFFER {
@@ -125,9 +127,22 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Wire<T> {
                 ready!(Pin::new(&mut self.io).poll_read(cx, &mut direct))?;
                 return Poll::Ready(Ok(direct.filled().len()));
             }
-            let mut buffer = ReadBuf::new(&mut self.input);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
-            self.unread = 0..buffer.filled().len();
+            let mut room = [MaybeUninit::uninit(); READ_BUFFER];
+            let mut buffer = ReadBuf::uninit(&mut room);
+            let Poll::Ready(read) = Pin::new(&mut self.io).poll_read(cx, &mut buffer) else {
+                self.input = Vec::new();
+                return Poll::Pending;
+            };
+            read?;
+            let read = buffer.filled().len().min(wanted.len());
+            let (now, later) = buffer.filled().split_at(read);
+            if let Some(to) = wanted.get_mut(..read) {
+                to.copy_from_slice(now);
+            }
+            self.input.clear();
+            self.input.extend_from_slice(later);
+            self.unread = 0..later.len();
+            return Poll::Ready(Ok(read));
         }
         let unread = self.input.get(self.unread.clone()).unwrap_or_default();
         let read = unread.len().min(wanted.len());
@@ -200,7 +215,8 @@ impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> AsyncWrite for Wir
         ready!(this.poll_drain_and_flush(cx))?;
         ready!(Pin::new(&mut this.io).poll_shutdown(cx))?;
         loop {
-            let mut buffer = ReadBuf::new(&mut this.input);
+            let mut room = [MaybeUninit::uninit(); READ_BUFFER];
+            let mut buffer = ReadBuf::uninit(&mut room);
             ready!(Pin::new(&mut this.io).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
                 return Poll::Ready(Ok(()));

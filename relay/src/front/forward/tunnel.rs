@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::{Backend, Forwarded, Why, carry, no_answer};
 use crate::failure::{Behind, Failure};
+use crate::front::attempts::Waiting;
 use crate::front::caller::Caller;
 use crate::front::record::Exchange;
 use crate::metrics::Reached;
@@ -57,17 +58,15 @@ impl Movable {
     }
 }
 
-/// The caller waits for a first word since `since`: on this tunnel, or on others that had none. And it has waited for a place since
-/// `full`, on others that had none either.
+/// The caller may have waited already: for a word, or for a place, on tunnels that had none.
 pub(crate) async fn forward(
     request: &RequestHead,
     caller: &mut Caller<'_>,
-    (claim, lane, since, full): (&Claim, &Lane, Instant, Option<Instant>),
+    (claim, lane, waiting): (&Claim, &Lane, Waiting),
     service: &Service,
     exchange: &mut Exchange<'_>,
 ) -> Result<Forwarded, Failure> {
-    let room = room(claim, since).saturating_sub(full.map_or(Duration::ZERO, |full| full.elapsed()));
-    let stream = match open(caller, &lane.session, room).await? {
+    let stream = match open(caller, &lane.session, room(claim, waiting)).await? {
         Ok(stream) => stream,
         Err(why) => return Ok(Forwarded::Unexecuted(why)),
     };
@@ -78,9 +77,8 @@ pub(crate) async fn forward(
     let mut response = ResponseHead::default();
 
     let movable = Movable::of(request, caller, claim);
-    let offered =
-        offer(request, caller, (claim, lane, since), movable, &mut frames, &mut answers, &mut response)
-            .await?;
+    let way = (claim, lane, waiting.word);
+    let offered = offer(request, caller, way, movable, &mut frames, &mut answers, &mut response).await?;
     let first = match offered {
         Ok(Said::Refused(why)) => return Ok(Forwarded::Unexecuted(Why::Refused(why))),
         Ok(said) => said,
@@ -156,11 +154,12 @@ async fn open(
 
 /// How long a request may wait for a place: who waits for a developer anyway goes on waiting, when a thousand others have come
 /// back to them at the same moment.
-fn room(claim: &Claim, since: Instant) -> Duration {
-    match claim.intercept.on_unreachable {
-        OnUnreachable::Hold(patience) => patience.duration().saturating_sub(since.elapsed()).max(OPEN),
+fn room(claim: &Claim, Waiting { word, place }: Waiting) -> Duration {
+    let most = match claim.intercept.on_unreachable {
+        OnUnreachable::Hold(patience) => patience.duration().saturating_sub(word.elapsed()).max(OPEN),
         OnUnreachable::Upstream | OnUnreachable::Status503 => OPEN,
-    }
+    };
+    most.saturating_sub(place.map_or(Duration::ZERO, |since| since.elapsed()))
 }
 
 fn late(since: Instant) -> bool {

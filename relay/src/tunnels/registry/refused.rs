@@ -16,7 +16,7 @@ pub(crate) enum Refused {
     NotAllowed(#[from] Denied),
     #[error("too many claims: leave some first")]
     TooManyClaims,
-    #[error("claims change too fast on this tunnel: 20 a second are taken, after the first few hundred")]
+    #[error("your claims change too fast: 20 a second are taken, after the first few hundred")]
     TooFast,
     /// To the claim of a later start of the same developer's client.
     #[error("a newer session on {} holds it", .0.host)]

@@ -1,6 +1,8 @@
 //! Who holds what when developers come, come back, go, and get in each other's way.
 
-use culvert_protocol::hello::{DeniedCode, Hello};
+use std::time::{Duration, SystemTime};
+
+use culvert_protocol::hello::{DeniedCode, FromRelay, Hello, UnixMillis};
 use culvert_protocol::intercept::Matcher;
 use culvert_protocol::message::{Fields, RequestHead};
 use proptest::prelude::*;
@@ -220,6 +222,37 @@ fn one_person_cannot_fill_the_relay() {
 }
 
 #[test]
+fn claims_change_at_one_pace_however_many_tunnels_a_developer_has() {
+    let (people, registry) = (People::new(), registry());
+    let tunnels: Vec<_> = (1..=10).map(|n| people.session("alice", "laptop", n)).collect();
+    let claim = |session: &Arc<Session>, n: u64| {
+        let claim = intercept(&format!("n{n}"), "orders", &format!("x-user=u{n}"));
+        registry.claims(session, n, claim).map(|claim| claim.end(Ended::Withdrawn))
+    };
+    let begun = Instant::now();
+    let taken = tunnels.iter().cycle().zip(0..2_000).filter(|(tunnel, n)| claim(tunnel, *n).is_ok()).count();
+    // One to claim and one to withdraw; and 20 a second since.
+    let most = 200 + 1 + begun.elapsed().as_millis() / 50;
+    assert!((200..=usize::try_from(most).unwrap()).contains(&taken), "{taken} were taken");
+    assert_eq!(claim(&people.session("alice", "desk", 11), 0), Err(Refused::TooFast));
+    // Another developer's are another matter.
+    assert_eq!(claim(&people.session("bob", "desk", 12), 0), Ok(()));
+}
+
+#[test]
+fn a_further_tunnel_for_what_is_in_force_is_no_change() {
+    let (people, registry) = (People::new(), registry());
+    let one = people.session("alice", "laptop", 1);
+    let _first = registry.claims(&one, 1, intercept("a", "orders", "x-user=alice")).unwrap();
+    for number in 0..1_000 {
+        let another = people.session("alice", "laptop", 1);
+        let lane = registry.claims(&another, number, intercept("a", "orders", "x-user=alice")).unwrap();
+        assert!(lane.joined);
+        lane.end(Ended::Withdrawn);
+    }
+}
+
+#[test]
 fn a_relay_takes_as_many_claims_as_it_was_told_to() {
     let (people, registry) = (People::new(), registry_of("r1", 2));
     let (alice, bob) = (people.session("alice", "laptop", 1), people.session("bob", "desk", 2));
@@ -426,9 +459,9 @@ fn a_process_with_two_tunnels_holds_its_claim_until_the_last_is_gone() {
     let busy = crate::tunnels::session::Carried::by(&one);
     assert_eq!(claim.lane(&[]).unwrap().number, 5);
     drop(busy);
-    first.end(Ended::Withdrawn, false);
+    first.end(Ended::Withdrawn);
     assert_eq!(claim_of(&registry, "alice").unwrap().lane(&[]).unwrap().number, 5);
-    second.end(Ended::Withdrawn, false);
+    second.end(Ended::Withdrawn);
     assert!(claim_of(&registry, "alice").is_none());
 }
 
@@ -497,7 +530,7 @@ async fn who_was_lost_is_expected_back_for_as_long_as_the_policy_says() {
             ("503", Ended::Stopped, None),
         ] {
             let alice = people.session("alice", "laptop", 1);
-            registry.claims(&alice, 1, kept(policy, None)).unwrap().end(ended, false);
+            registry.claims(&alice, 1, kept(policy, None)).unwrap().end(ended);
             let Some(seconds) = seconds else {
                 assert!(claim_of(&registry, "alice").is_none(), "{policy} {ended:?}");
                 continue;

@@ -85,6 +85,7 @@ pub(crate) fn hello(host: &str, instance: u128) -> Hello {
         user: None,
         process: 1,
         instance: InstanceId::new(instance),
+        tunnel: None,
         began: None,
     }
 }
