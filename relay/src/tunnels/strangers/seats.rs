@@ -110,8 +110,9 @@ impl Seats {
 impl Place {
     /// `None` where the address has its share already.
     pub(crate) fn of(self, address: IpAddr) -> Option<Seat> {
-        let left = self.permit.semaphore().available_permits();
-        let share = self.of_one.max(left);
+        // This one was free, too.
+        let free = self.permit.semaphore().available_permits() + 1;
+        let share = self.of_one.max(free);
         self.at_most(share, address)
     }
 
