@@ -118,9 +118,11 @@ async fn developer(arrival: Arrival, seat: Seat, tls: &Configs, port: &Port) -> 
             }
         }
     };
-    let (greeted, hello) = Box::pin(greeting::hear(&peer)).await?;
-    let start = port.registry.start(&peer.identity, &hello);
-    let session = Session::new(peer, &hello, start, &port.metrics);
+    let (greeted, session) = {
+        let (greeted, hello) = Box::pin(greeting::hear(&peer)).await?;
+        let start = port.registry.start(&peer.identity, &hello);
+        (greeted, Session::new(peer, &hello, start, &port.metrics))
+    };
     let (mut control, _admitted) = Box::pin(greeted.admit(&session, port)).await?;
     let left = control.serve(&session, port).await;
     // One that was silent was counted when it fell silent.

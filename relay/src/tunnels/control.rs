@@ -40,7 +40,7 @@ pub(super) struct Control {
 #[derive(Debug)]
 struct Said {
     /// Claims in force, by the client's numbers. Dropping one takes it out.
-    claims: HashMap<u64, Registration>,
+    claims: HashMap<u64, Box<Registration>>,
     /// Of what is asked for besides claims.
     pace: Pace,
     left: bool,
@@ -82,7 +82,6 @@ impl Control {
         session: &Arc<Session>,
         port: &Port,
     ) -> Result<Infallible, Left> {
-        let mut mail = session.mailbox().ok_or(Left::Internal)?;
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = false;
@@ -96,9 +95,9 @@ impl Control {
                     let grace_ms = u64::try_from(port.grace.as_millis()).unwrap_or(u64::MAX);
                     self.say(&FromRelay::Drain { grace_ms, reason: "the relay is stopping".to_owned() }).await?;
                 }
-                Some(message) = mail.recv() => {
+                message = session.told() => {
                     // The registry has taken it out already.
-                    if let FromRelay::Superseded { claim, .. } | FromRelay::Denied { claim, .. } = &*message {
+                    if let FromRelay::Superseded { claim, .. } | FromRelay::Denied { claim, .. } = &message {
                         said.claims.remove(claim);
                     }
                     self.say(&message).await?;
@@ -123,7 +122,8 @@ impl Control {
                     // A client that has left may end its control stream.
                     let message = message?.ok_or(if said.left { Left::Asked } else { Left::NoControl })?;
                     session.heard();
-                    self.answer(message, said, session, port).await?;
+                    // On its own, and given back: most of the time a tunnel waits.
+                    Box::pin(self.answer(message, said, session, port)).await?;
                 }
                 // After what may have come meanwhile: a relay that was itself stopped for a while doubts nobody for it.
                 () = sleep_until(session.heard_at() + DOUBT), if session.doubted().is_none() => {
@@ -235,7 +235,7 @@ fn announce(announced: Announced, said: &mut Said, session: &Arc<Session>, port:
         Ok(registration) => {
             let Registration { generation, joined, .. } = registration;
             let (listen, stamp) = (registration.listen.clone(), Some(registration.stamp.clone()));
-            said.claims.insert(claim, registration);
+            said.claims.insert(claim, Box::new(registration));
             port.metrics.claimed("accepted");
             match quiet || joined {
                 false => info!(%service, %name, %matcher, generation, "claimed"),

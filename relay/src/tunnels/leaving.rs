@@ -31,8 +31,6 @@ pub(super) enum Left {
     Protocol(String),
     #[error("the relay is stopping")]
     Stopped,
-    #[error("a session was served twice")]
-    Internal,
 }
 
 /// Why a connection never became a tunnel.
@@ -76,7 +74,6 @@ impl Left {
             Self::Silent => CloseCode::Idle,
             Self::NotReading | Self::NoControl | Self::Protocol(_) => CloseCode::Protocol,
             Self::Stopped => CloseCode::Drain,
-            Self::Internal => CloseCode::Internal,
         };
         CloseReason::new(code, &self.to_string())
     }
@@ -91,7 +88,7 @@ impl Left {
                 Ended::Left
             }
             Self::Closed(_) | Self::Silent | Self::NotReading | Self::NoControl => Ended::Lost,
-            Self::Protocol(_) | Self::Enrolled(_) | Self::Internal => Ended::Broken,
+            Self::Protocol(_) | Self::Enrolled(_) => Ended::Broken,
             Self::Stopped => Ended::Stopped,
         }
     }
@@ -130,7 +127,6 @@ impl Left {
             Self::NotReading => "not_reading",
             Self::NoControl | Self::Protocol(_) => "protocol",
             Self::Stopped => "stopped",
-            Self::Internal => "internal",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod health;
 mod load;
+mod mail;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,6 @@ use culvert_protocol::hello::{FromRelay, Hello, Holder, InstanceId, UnixMillis};
 use culvert_protocol::tunnel::{CloseCode, CloseReason, Transport, Tunnel};
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -22,12 +22,10 @@ use super::claim::{Claim, Lane};
 use crate::metrics::TunnelMetrics;
 use health::Health;
 use load::Load;
+use mail::Mail;
 
 pub(crate) use health::DOUBT;
 pub(crate) use load::Carried;
-
-/// What other tasks may have to say to a session at once: one message for each claim that it can hold.
-const MAILBOX: usize = super::registry::CLAIMS_PER_IDENTITY;
 
 /// As much of a name that a client gives itself as is kept and shown.
 const SHOWN: usize = 64;
@@ -67,17 +65,13 @@ pub(crate) struct Session {
     metrics: TunnelMetrics,
     /// The claims that it is a lane of, for their callers to be woken when it can be reached again.
     claims: Mutex<Vec<Weak<Claim>>>,
-    /// Boxed: a channel keeps room for 32 messages, and hardly a session ever gets one.
-    mail: mpsc::Sender<Box<FromRelay>>,
-    /// Until the session's own task fetches it.
-    mailbox: Mutex<Option<mpsc::Receiver<Box<FromRelay>>>>,
+    mail: Mail,
 }
 
 impl Session {
     pub(super) fn new(peer: Peer, hello: &Hello, start: Start, metrics: &TunnelMetrics) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let Peer { tunnel, identity } = peer;
-        let (mail, mailbox) = mpsc::channel(MAILBOX);
         Arc::new(Self {
             id: SessionId(NEXT.fetch_add(1, Ordering::Relaxed)),
             identity,
@@ -92,21 +86,26 @@ impl Session {
             health: Health::new(),
             metrics: metrics.clone(),
             claims: Mutex::default(),
-            mail,
-            mailbox: Mutex::new(Some(mailbox)),
+            mail: Mail::default(),
         })
     }
 
     /// Says something to the client from another task. Does not wait: a client that lets its mail pile up does not read,
     /// and could not be told anything else either.
     pub(crate) fn tell(&self, message: FromRelay) {
-        if self.mail.try_send(Box::new(message)).is_err() {
+        if !self.mail.post(message) {
             self.tunnel.close(&CloseReason::new(CloseCode::Protocol, "control messages are not being read"));
         }
     }
 
-    pub(super) fn mailbox(&self) -> Option<mpsc::Receiver<Box<FromRelay>>> {
-        self.mailbox.lock().take()
+    /// What another task has to say. For the session's own task alone.
+    pub(super) async fn told(&self) -> FromRelay {
+        self.mail.next().await
+    }
+
+    #[cfg(test)]
+    pub(super) fn mail(&self) -> Vec<FromRelay> {
+        std::iter::from_fn(|| self.mail.take()).collect()
     }
 
     /// A word came on the tunnel, whichever: its end is there.

@@ -1,9 +1,17 @@
 //! How much of a QUIC tunnel may be under way at once: what the path has been seen to deliver, for as long as a packet and its
 //! acknowledgement take. Losses alone say nothing, because a radio link loses packets that nobody was in the way of.
 //!
-//! It is a model of the path, after the idea of BBR: the highest rate of the last rounds, and a cycle of rounds in which a
-//! little more is sent to see whether that arrives too, and then less, so that what has queued up drains. quinn paces what
-//! leaves by the window and the round trip, so the window is all that is decided here. Holds no packet and no clock.
+//! It is a model of the path after BBR (draft-cardwell-iccrg-bbr-congestion-control-00, its first version): the highest rate of
+//! the last rounds (BtlBw) and the shortest round trip of late (RTprop), found by a search (Startup) and kept by a cycle of rounds
+//! (ProbeBW) in which a little more is sent to see whether that arrives too, and then less, so that what has queued up drains. A
+//! rate is measured as draft-cheng-iccrg-delivery-rate-estimation-00 says.
+//!
+//! What is left out of it: the pacing rate, because quinn paces by the window and the round trip; Drain, because a window that is
+//! smaller than what is under way drains it; and ProbeRTT, because the round with less shows the shortest round trip. What is
+//! added: a search that loses much is over (as in later versions), an ECN mark ends it or has less sent, and a path on which no
+//! round trip comes near the shortest any more has become longer. What RFC 9002 asks for
+//! besides: a window after persistent congestion (7.6.2), none that grows while there is little to send (7.8), and a new one for a
+//! new path (9.4 of RFC 9000), which quinn makes. A loss that was none has cost nothing. Holds no packet and no clock.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -23,17 +31,21 @@ const FIRST_PACKETS: u64 = 32;
 /// Never less, so that a path that lost everything can still be felt for.
 const LEAST_PACKETS: u64 = 4;
 
-/// While the rate is unknown the window may be so much of what is known of it: 2/ln 2, which doubles it each round trip.
+/// While the rate is unknown the window may be so much of what is known of it: 2/ln 2 (BBRHighGain), which doubles it each round
+/// trip.
 const SEARCHING: f64 = 2.885;
 
-/// It has been found when so many rounds did not raise it by a quarter.
+/// It has been found when so many rounds did not raise it by a quarter (BBRCheckFullPipe).
 const PLATEAU: u32 = 3;
 const RISE: f64 = 1.25;
 
 /// One round each: more, to see if there is more; less, so that it leaves no queue; and then as much as was found.
 const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
 
-/// The rate is the highest of so many rounds: more than one cycle.
+/// The place in it where less is sent.
+const LESS: usize = 1;
+
+/// The rate is the highest of so many rounds (BtlBwFilterLen): more than one cycle.
 const ROUNDS: usize = 10;
 
 /// Acknowledgements come in lumps, and timers wake once in a millisecond: what is under way for that.
@@ -42,8 +54,13 @@ const LUMPS: Duration = Duration::from_millis(2);
 /// A round trip that is longer than twice the shortest and this is not believed: radio links take turns, and a queue feeds itself.
 const UNEVEN: Duration = Duration::from_millis(20);
 
-/// The shortest round trip is of the last one to two of these.
+/// The shortest round trip is of the last one to two of these. Longer than BBR's 10 s (RTpropFilterLen): several on one path see it
+/// only when they happen to send less at the same time.
 const SHORTEST: Duration = Duration::from_secs(15);
+
+/// But a path on which so many rounds in a row do not come near it has become longer, as where a machine takes another network: until
+/// that is believed it looks like a slower one. Whatever we have queued up ourselves drains within a cycle.
+const LONGER: u32 = 10;
 
 /// More lost in one round, and it is not the weather but us: the search is over.
 const OURS: f64 = 0.1;
@@ -66,6 +83,8 @@ impl ControllerFactory for Model {
 /// What is known of one path.
 #[derive(Clone, Debug)]
 struct Path {
+    /// What was sent before went another way.
+    begun: Instant,
     mtu: u64,
     window: u64,
     /// Bytes that were acknowledged.
@@ -83,6 +102,8 @@ struct Path {
     /// In bytes a second; the best of each of the last rounds, the newest first.
     rates: [f64; ROUNDS],
     shortest: Shortest,
+    /// Rounds that did not come near it.
+    longer: u32,
     smoothed: Duration,
     phase: Phase,
 }
@@ -105,8 +126,27 @@ struct Round {
     delivered: u64,
     lost: u64,
     best: f64,
+    shortest: Duration,
     /// There was always something to send.
     full: bool,
+    /// Somebody on the way says that there is a queue.
+    marked: bool,
+}
+
+impl Round {
+    fn new(last_sent: u64) -> Self {
+        let ends_with = last_sent;
+        Self {
+            last_sent,
+            ends_with,
+            delivered: 0,
+            lost: 0,
+            best: 0.0,
+            shortest: Duration::MAX,
+            full: false,
+            marked: false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -131,6 +171,7 @@ impl Path {
     fn new(now: Instant, mtu: u16) -> Self {
         let mtu = u64::from(mtu);
         Self {
+            begun: now,
             mtu,
             window: FIRST_PACKETS * mtu,
             delivered: 0,
@@ -139,20 +180,26 @@ impl Path {
             acknowledged: 0,
             idle: true,
             marks: VecDeque::new(),
-            round: Round { last_sent: 0, ends_with: 0, delivered: 0, lost: 0, best: 0.0, full: false },
+            round: Round::new(0),
             rates: [0.0; ROUNDS],
             shortest: Shortest { since: now, now: Duration::MAX, before: Duration::MAX },
+            longer: 0,
             smoothed: Duration::ZERO,
             phase: Phase::Searching { highest: 0.0, rounds: 0 },
         }
     }
 
     fn acknowledge(&mut self, now: Instant, sent: Instant, bytes: u64, smoothed: Duration) {
+        if sent < self.begun {
+            return;
+        }
         self.acknowledged += bytes;
         self.delivered_at = now;
         self.acknowledged_sent = self.acknowledged_sent.max(sent);
         self.smoothed = smoothed;
-        self.shortest.saw(now, now.saturating_duration_since(sent));
+        let round_trip = now.saturating_duration_since(sent);
+        self.shortest.saw(now, round_trip);
+        self.round.shortest = self.round.shortest.min(round_trip);
     }
 
     fn rate(&self) -> f64 {
@@ -181,8 +228,14 @@ impl Path {
     }
 
     /// A round is over.
-    fn turn(&mut self) {
-        let Round { last_sent, delivered, lost, best, full, .. } = self.round;
+    fn turn(&mut self, now: Instant) {
+        let Round { last_sent, delivered, lost, best, shortest, full, marked, .. } = self.round;
+        let near = self.shortest.get().saturating_mul(2).saturating_add(UNEVEN);
+        self.longer = if shortest > near && shortest < Duration::MAX { self.longer + 1 } else { 0 };
+        if self.longer >= LONGER {
+            self.longer = 0;
+            self.shortest = Shortest { since: now, now: shortest, before: shortest };
+        }
         // While there is little to send nothing is learnt, and nothing forgotten.
         if full {
             self.rates.rotate_right(1);
@@ -190,13 +243,13 @@ impl Path {
         } else {
             self.rates[0] = self.rates[0].max(best);
         }
-        self.round = Round { last_sent, ends_with: last_sent, delivered: 0, lost: 0, best: 0.0, full: false };
+        self.round = Round::new(last_sent);
         if !full {
             return;
         }
-        let ours = lost as f64 > OURS * (delivered + lost) as f64;
+        let ours = marked || lost as f64 > OURS * (delivered + lost) as f64;
         self.phase = match self.phase {
-            Phase::Searching { highest, .. } if best >= highest * RISE => {
+            Phase::Searching { highest, .. } if best >= highest * RISE && !marked => {
                 Phase::Searching { highest: best, rounds: 0 }
             }
             Phase::Searching { highest, rounds } if rounds + 1 < PLATEAU && !ours => {
@@ -204,22 +257,24 @@ impl Path {
             }
             // In another place for each, or two that begin together would always try for more together.
             Phase::Searching { .. } => Phase::Cycling(somewhere(last_sent)),
+            // Not the weather: what has queued up is to drain.
+            Phase::Cycling(_) if marked => Phase::Cycling(LESS),
             Phase::Cycling(place) => Phase::Cycling((place + 1) % CYCLE.len()),
         };
     }
 
     fn set_window(&mut self, acknowledged: u64) {
         let least = LEAST_PACKETS * self.mtu;
-        let rate = self.rate();
-        if rate <= 0.0 {
+        let (rate, shortest) = (self.rate(), self.shortest.get());
+        // Nothing is known yet.
+        if rate <= 0.0 || shortest == Duration::MAX {
             return;
         }
-        let shortest = self.shortest.get();
         self.window = match self.phase {
             Phase::Searching { .. } => {
                 let most = SEARCHING * rate * (shortest + LUMPS).as_secs_f64();
                 // Never less than it was: an answer that is small says nothing.
-                (self.window + acknowledged).min(whole(most)).max(self.window)
+                self.window.saturating_add(acknowledged).min(whole(most)).max(self.window)
             }
             Phase::Cycling(place) => {
                 let gain = CYCLE.get(place).copied().unwrap_or(1.0);
@@ -280,7 +335,7 @@ impl Controller for Path {
         self.idle = in_flight == 0;
         self.sample(now, self.acknowledged_sent, app_limited);
         if largest.is_some_and(|largest| largest >= self.round.ends_with) {
-            self.turn();
+            self.turn(now);
         }
         self.set_window(acknowledged);
     }
@@ -293,6 +348,8 @@ impl Controller for Path {
         lost_bytes: u64,
     ) {
         self.round.lost += lost_bytes;
+        // What quinn says of ECN marks.
+        self.round.marked |= lost_bytes == 0;
         if is_persistent_congestion {
             // Whatever this path was, it is not that any more.
             self.rates = [0.0; ROUNDS];
@@ -331,5 +388,5 @@ fn whole(bytes: f64) -> u64 {
 
 /// In the cycle, but not where more is tried for: what was found has queued up by then.
 fn somewhere(number: u64) -> usize {
-    1 + usize::try_from(number % (CYCLE.len() as u64 - 1)).unwrap_or_default()
+    LESS + usize::try_from(number % (CYCLE.len() as u64 - 1)).unwrap_or_default()
 }

@@ -6,6 +6,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use culvert_certs::tls::TlsError;
+use parking_lot::Mutex;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn_proto::crypto::{
     ExportKeyingMaterialError, HeaderKey, KeyPair, Keys, PacketKey, ServerConfig, Session, UnsupportedVersion,
@@ -55,7 +56,7 @@ impl ServerConfig for Crypto {
         // Fails for a configuration without TLS 1.3 alone. Nobody gets in with it: see `read_handshake`.
         let tls = match ServerConnection::new(Arc::clone(&self.tls), version, encoded) {
             Ok(tls) => Tls::Shaking(Box::new(tls)),
-            Err(_) => Tls::Over { presented: None },
+            Err(_) => Tls::Over { presented: Mutex::default() },
         };
         Box::new(Connected { tls, version, initial: self.initial, next: None })
     }
@@ -71,7 +72,10 @@ struct Connected {
 
 enum Tls {
     Shaking(Box<ServerConnection>),
-    Over { presented: Option<Vec<CertificateDer<'static>>> },
+    /// What the client has shown goes to whoever asks first.
+    Over {
+        presented: Mutex<Option<Vec<CertificateDer<'static>>>>,
+    },
 }
 
 impl Session for Connected {
@@ -84,11 +88,11 @@ impl Session for Connected {
         None
     }
 
-    /// A `Vec<CertificateDer<'static>>`, as of quinn's own.
+    /// A `Vec<CertificateDer<'static>>`, as quinn's own gives it.
     fn peer_identity(&self) -> Option<Box<dyn Any>> {
         let presented = match &self.tls {
             Tls::Shaking(tls) => presented(tls),
-            Tls::Over { presented } => presented.clone(),
+            Tls::Over { presented } => presented.lock().take(),
         };
         presented.map(|chain| Box::new(chain) as Box<dyn Any>)
     }
@@ -145,7 +149,7 @@ impl Session for Connected {
             None => {
                 // The client's last word was taken and there is nothing left to say to it.
                 if bytes.is_empty() && !tls.is_handshaking() {
-                    self.tls = Tls::Over { presented: presented(tls) };
+                    self.tls = Tls::Over { presented: Mutex::new(presented(tls)) };
                 }
                 None
             }

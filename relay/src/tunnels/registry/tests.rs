@@ -61,11 +61,6 @@ impl Claims for Arc<Registry> {
     }
 }
 
-fn told(session: &Session, mail: &mut Option<tokio::sync::mpsc::Receiver<Box<FromRelay>>>) -> Vec<FromRelay> {
-    let mailbox = mail.get_or_insert_with(|| session.mailbox().unwrap());
-    std::iter::from_fn(|| mailbox.try_recv().ok().map(|message| *message)).collect()
-}
-
 #[test]
 fn a_claim_is_in_force_for_as_long_as_its_guard() {
     let (people, registry) = (People::new(), registry());
@@ -115,8 +110,7 @@ fn my_own_dead_session_is_never_in_my_way() {
         drop(second);
         assert_eq!(goes_to(&registry, value), None);
     }
-    let mut mail = None;
-    let told = told(&dead, &mut mail);
+    let told = dead.mail();
     assert_eq!(told.len(), 3);
     for message in told {
         let FromRelay::Superseded { claim: 7, by } = message else { panic!("{message:?}") };
@@ -130,7 +124,7 @@ fn a_client_that_dials_again_is_not_told_that_it_superseded_itself() {
     let (first, again) = (people.session("alice", "laptop", 1), people.session("alice", "laptop", 1));
     let _first = registry.claims(&first, 1, intercept("a", "orders", "x-user=alice")).unwrap();
     let _again = registry.claims(&again, 1, intercept("a", "orders", "x-user=alice")).unwrap();
-    assert_eq!(told(&first, &mut None), []);
+    assert_eq!(first.mail(), []);
 }
 
 #[test]
@@ -475,7 +469,7 @@ fn another_process_of_mine_supersedes_every_tunnel_of_the_first_at_once() {
     let newest = registry.claims(&newer, 1, intercept("a", "orders", "x-user=alice")).unwrap();
     assert_eq!((newest.generation, newest.joined), (2, false));
     for (session, number) in [(&one, 1), (&two, 5)] {
-        let told = told(session, &mut None);
+        let told = session.mail();
         assert!(matches!(told[..], [FromRelay::Superseded { claim, .. }] if claim == number), "{told:?}");
     }
     assert_eq!(claim_of(&registry, "alice").unwrap().transports(), ["tls"]);
@@ -566,7 +560,7 @@ async fn a_claim_ends_when_its_time_is_over_and_its_client_is_told() {
         assert!(claim_of(&registry, "alice").is_some());
         tokio::time::sleep(Duration::from_millis(1_100)).await;
         assert!(claim_of(&registry, "alice").is_none());
-        let told = told(&alice, &mut None);
+        let told = alice.mail();
         assert!(
             matches!(told[..], [FromRelay::Denied { claim: 9, code: DeniedCode::Expired, .. }]),
             "{told:?}"
@@ -592,7 +586,7 @@ fn the_earlier_claim_wins_on_every_replica_and_the_loser_is_told() {
     assert!(matches!(two.register(&alice2, announced(forged)), Err(Refused::Conflict { .. })));
     let moved = two.register(&alice2, announced(stamp.clone())).unwrap();
     assert_eq!(moved.stamp, stamp);
-    let told = told(&bob2, &mut None);
+    let told = bob2.mail();
     let [FromRelay::Denied { claim: 3, code: DeniedCode::Conflict, holder: Some(holder), .. }] = &told[..]
     else {
         panic!("{told:?}")

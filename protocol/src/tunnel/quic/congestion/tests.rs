@@ -1,5 +1,7 @@
 //! The model on a path of its own, on which no time passes but the test's: what it carries, and how long a packet waits.
 
+use proptest::prelude::*;
+
 use super::*;
 
 const PACKET: u64 = 1_200;
@@ -15,6 +17,8 @@ struct Line {
     round_trip: Duration,
     loss: f64,
     jitter: Duration,
+    /// A longer queue is told of.
+    mark: Duration,
     free: Instant,
     dice: u64,
 }
@@ -34,7 +38,16 @@ impl Line {
     fn new(mbit: f64, round_trip: u64, loss: f64) -> Self {
         let now = Instant::now();
         let round_trip = Duration::from_millis(round_trip);
-        Self { now, rate: mbit * 1e6 / 8.0, round_trip, loss, jitter: Duration::ZERO, free: now, dice: 1 }
+        Self {
+            now,
+            rate: mbit * 1e6 / 8.0,
+            round_trip,
+            loss,
+            jitter: Duration::ZERO,
+            mark: Duration::MAX,
+            free: now,
+            dice: 1,
+        }
     }
 
     fn roll(&mut self) -> f64 {
@@ -72,6 +85,9 @@ impl Line {
             }
             for sender in senders.iter_mut() {
                 sender.hear(self.now);
+                if self.free.saturating_duration_since(self.now) > self.mark {
+                    sender.path.on_congestion_event(self.now, self.now, false, 0);
+                }
                 sender.say(self);
             }
         }
@@ -179,6 +195,28 @@ fn a_path_whose_packets_come_unevenly_does_not_look_slower_and_slower() {
 }
 
 #[test]
+fn a_path_that_becomes_longer_does_not_look_slower_for_long() {
+    let mut line = Line::new(50.0, 10, 0.005);
+    let mut senders = [Sender::new(&line)];
+    line.carry(&mut senders, Duration::from_secs(5));
+    line.round_trip = Duration::from_millis(80);
+    line.carry(&mut senders, Duration::from_secs(2));
+    let (carried, queued) = line.carry(&mut senders, Duration::from_secs(6));
+    assert!(carried[0] > 40.0, "{carried:?}");
+    assert!(queued < Duration::from_millis(25), "{queued:?}");
+}
+
+#[test]
+fn where_queues_are_told_of_there_is_hardly_one() {
+    let mut line = Line::new(100.0, 50, 0.0);
+    line.mark = Duration::from_millis(5);
+    let mut senders = [Sender::new(&line), Sender::new(&line)];
+    let (carried, queued) = line.carry(&mut senders, Duration::from_secs(20));
+    assert!(carried.iter().sum::<f64>() > 75.0, "{carried:?}");
+    assert!(queued < Duration::from_millis(8), "{queued:?}");
+}
+
+#[test]
 fn two_on_one_path_share_it() {
     let mut line = Line::new(100.0, 50, 0.001);
     let mut senders = [Sender::new(&line), Sender::new(&line)];
@@ -195,4 +233,90 @@ fn a_path_that_lost_everything_is_felt_for_anew() {
     let mut path = Path::new(line.now, 1_200);
     path.on_congestion_event(line.now, line.now, true, 1_200);
     assert_eq!(path.window(), LEAST_PACKETS * 1_200);
+}
+
+#[test]
+fn what_was_sent_on_another_path_says_nothing_of_this_one() {
+    let line = Line::new(100.0, 50, 0.0);
+    let begun = line.now + Duration::from_secs(1);
+    let mut path = Path::new(begun, 1_200);
+    path.on_sent(begun, PACKET, 1_000_001);
+    let back = begun + Duration::from_millis(50);
+    path.acknowledge(back, line.now, 1_000 * PACKET, Duration::from_millis(50));
+    path.on_end_acks(back, PACKET, false, Some(1_000_000));
+    assert_eq!((path.window(), path.shortest.get()), (path.initial_window(), Duration::MAX));
+}
+
+#[test]
+fn after_a_pause_the_path_is_as_it_was() {
+    let mut line = Line::new(50.0, 20, 0.0);
+    let mut senders = [Sender::new(&line)];
+    line.carry(&mut senders, Duration::from_secs(5));
+    let before = senders[0].path.window();
+    // What is under way arrives, and then there is nothing to send for an hour.
+    while !senders[0].under_way.is_empty() {
+        line.now += STEP;
+        senders[0].hear(line.now);
+    }
+    line.now += Duration::from_secs(3_600);
+    let (carried, _) = line.carry(&mut senders, Duration::from_millis(400));
+    assert!(carried[0] > 40.0, "{carried:?}");
+    assert!(senders[0].path.window() < before * 2, "{} after {before}", senders[0].path.window());
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Passes(u64),
+    Sent,
+    Acknowledged { earlier: u64, packets: u64, app_limited: bool },
+    Lost { packets: u64, persistent: bool },
+    Mtu(u16),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        // Often none at all.
+        prop_oneof![Just(0), 0..2_000_u64, 0..100_000_000_u64].prop_map(Event::Passes),
+        Just(Event::Sent),
+        (0..100_000_u64, 0..100_u64, any::<bool>()).prop_map(|(earlier, packets, app_limited)| {
+            Event::Acknowledged { earlier, packets, app_limited }
+        }),
+        (0..100_u64, any::<bool>()).prop_map(|(packets, persistent)| Event::Lost { packets, persistent }),
+        (1_200..9_000_u16).prop_map(Event::Mtu),
+    ]
+}
+
+proptest! {
+    /// In any order, and with a clock that stands still or jumps.
+    #[test]
+    fn whatever_is_reported_there_is_a_window_and_what_is_kept_is_bounded(
+        events in prop::collection::vec(event(), 0..300)
+    ) {
+        let begun = Instant::now();
+        let (mut now, mut number, mut delivered) = (begun, 0, 0);
+        let mut path = Path::new(now, 1_200);
+        for event in events {
+            match event {
+                Event::Passes(micros) => now += Duration::from_micros(micros),
+                Event::Sent => {
+                    number += 1;
+                    path.on_sent(now, PACKET, number);
+                }
+                Event::Acknowledged { earlier, packets, app_limited } => {
+                    let sent = now.checked_sub(Duration::from_micros(earlier)).unwrap_or(now).max(begun);
+                    delivered += packets * PACKET;
+                    path.acknowledge(now, sent, packets * PACKET, Duration::from_micros(earlier / 2));
+                    path.on_end_acks(now, packets % 3, app_limited, Some(number));
+                }
+                Event::Lost { packets, persistent } => {
+                    path.on_congestion_event(now, now, persistent, packets * PACKET);
+                }
+                Event::Mtu(mtu) => path.on_mtu_update(mtu),
+            }
+            prop_assert!(path.window() >= LEAST_PACKETS * path.mtu);
+            prop_assert!(path.marks.len() <= MOST_MARKS);
+            prop_assert!(path.rate().is_finite());
+        }
+        prop_assert_eq!(path.delivered, delivered);
+    }
 }
