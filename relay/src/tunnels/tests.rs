@@ -115,6 +115,19 @@ async fn a_developer_enrols_claims_and_leaves() {
 }
 
 #[tokio::test]
+async fn a_tunnel_over_quic_changes_its_keys_as_often_as_its_client_wants() {
+    let world = World::new().await;
+    let alice = world.login("alice").await;
+    let mut client = Client::up(world.tunnel, &alice, Transport::Quic, 1).await;
+    for _ in 0..5 {
+        client.dialled.change_keys();
+        client.settle().await;
+    }
+    let answer = client.announce(1, intercept("a", "orders", "x-user=alice")).await;
+    assert!(matches!(answer, FromRelay::Accepted { .. }), "{answer:?}");
+}
+
+#[tokio::test]
 async fn a_tunnel_that_is_gone_takes_its_claims_with_it() {
     let world = World::new().await;
     for transport in TRANSPORTS {

@@ -133,7 +133,15 @@ pub(crate) async fn login(relay: SocketAddr, token: &JoinToken) -> Result<Login,
 pub(crate) struct Dialled {
     pub(crate) tunnel: Tunnel,
     _tasks: JoinSet<Closed>,
-    _endpoint: Option<quinn::Endpoint>,
+    /// Over QUIC.
+    connection: Option<quinn::Connection>,
+}
+
+impl Dialled {
+    /// Another generation of keys, where it is QUIC (RFC 9001 section 6).
+    pub(crate) fn change_keys(&self) {
+        self.connection.as_ref().unwrap().force_key_update();
+    }
 }
 
 pub(crate) async fn dial(relay: SocketAddr, login: &Login, transport: Transport) -> Result<Dialled, String> {
@@ -162,7 +170,7 @@ pub(crate) async fn dial_from(
             let stream = connecting.await.map_err(|error| error.to_string())?;
             let (tunnel, driver) = Tunnel::yamux(stream, Side::Dialer, Limits::of(Side::Dialer));
             tasks.spawn(driver);
-            Ok(Dialled { tunnel, _tasks: tasks, _endpoint: None })
+            Ok(Dialled { tunnel, _tasks: tasks, connection: None })
         }
         Transport::WebSocket => {
             let stream = connect_from(here, relay).await.map_err(|error| error.to_string())?;
@@ -173,7 +181,7 @@ pub(crate) async fn dial_from(
             let side = Side::Dialer;
             let (tunnel, driver) = Tunnel::yamux_over(Transport::WebSocket, stream, side, Limits::of(side));
             tasks.spawn(driver);
-            Ok(Dialled { tunnel, _tasks: tasks, _endpoint: None })
+            Ok(Dialled { tunnel, _tasks: tasks, connection: None })
         }
         Transport::Quic => {
             let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
@@ -181,7 +189,8 @@ pub(crate) async fn dial_from(
             let endpoint = quinn::Endpoint::client((here, 0).into()).unwrap();
             let connecting = endpoint.connect_with(config, relay, "127.0.0.1").unwrap();
             let connection = connecting.await.map_err(|error| error.to_string())?;
-            Ok(Dialled { tunnel: Tunnel::quic(connection), _tasks: tasks, _endpoint: Some(endpoint) })
+            let tunnel = Tunnel::quic(connection.clone());
+            Ok(Dialled { tunnel, _tasks: tasks, connection: Some(connection) })
         }
     }
 }
