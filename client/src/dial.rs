@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use culvert_certs::tls::{HandshakeFailure, OriginTlsError, TlsError};
@@ -20,8 +21,6 @@ use crate::address::{AddressError, RelayAddress};
 use crate::profile::Profile;
 use crate::serve::AppTlsError;
 
-use answers::Answers;
-
 mod answers;
 mod memory;
 mod proxy;
@@ -31,6 +30,7 @@ mod stream;
 pub(crate) mod tls;
 mod way;
 
+pub(crate) use answers::Answers;
 pub use memory::{Memory, directory};
 pub use proxy::{BadProxy, Proxies, ProxyFailure};
 pub use quic::UdpBuffers;
@@ -47,10 +47,13 @@ const BETWEEN_ADDRESSES: Duration = Duration::from_millis(250);
 /// How long one address on one rung may take. A handshake is one round trip, two for TCP, a few more for a WebSocket.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// How long the other rungs stand back for QUIC once the relay has answered there, however long the handshake takes: its packets
-/// get through, and a relay that is busy because thousands come back at once is not helped by a second attempt of each. Less than an
-/// attempt, so that what is left is enough for another one.
-const STAND_BACK: Duration = Duration::from_secs(3);
+/// How long the other rungs stand back for QUIC once the relay has answered there: packets get through, and a relay that is busy
+/// because thousands come back at once is not helped by a second attempt of each. Not for long, because an answer may be all that
+/// gets through.
+const STAND_BACK: Duration = Duration::from_secs(1);
+
+/// The same where QUIC carried the last tunnel.
+const STAND_BACK_LONGER: Duration = Duration::from_secs(3);
 
 /// How long a silent rung is waited for once another one was refused. A handshake that takes longer has a round trip of
 /// more than a second; a relay that is being restarted is found back so much sooner.
@@ -95,6 +98,8 @@ pub struct Dialler {
     network: Network,
     quic: quic::Rung,
     tls: tls::Rung,
+    /// QUIC carried the last tunnel.
+    quic_works: AtomicBool,
 }
 
 impl Dialler {
@@ -111,6 +116,7 @@ impl Dialler {
             network: profile.network.clone(),
             quic: quic::Rung::new(config.clone())?,
             tls: tls::Rung::new(config, Streams::new(relay)?),
+            quic_works: AtomicBool::new(false),
         })
     }
 
@@ -129,18 +135,17 @@ impl Dialler {
         let memory = &self.network.memory;
         let worked = memory.recall(&self.relay).await;
         let rungs = order(worked).into_iter().filter(|(rung, _)| self.rungs.allows(*rung));
-        let answers = &Answers::default();
-        let climbed = climb(&self.relay, &self.network.proxies, taken, rungs, |way| {
+        let works = self.quic_works.load(Ordering::Relaxed);
+        let answers = &Answers::new(if works { STAND_BACK_LONGER } else { STAND_BACK });
+        let climbed = climb(&self.relay, &self.network.proxies, taken, rungs, answers, |way| {
             Box::pin(async move {
                 let (tunnel, carrier) = match &way {
                     Way::Quic(address) => {
-                        let connected = self.quic.connect(*address, self.relay.host(), answers).await;
-                        answers.over();
-                        let (tunnel, carrier) = connected?;
+                        let (tunnel, carrier) =
+                            self.quic.connect(*address, self.relay.host(), answers).await?;
                         (tunnel, Carrier::Quic(carrier))
                     }
                     Way::Tls(_) | Way::WebSocket(..) => {
-                        answers.stand_back().await;
                         let (tunnel, carrier) = self.tls.connect(&way).await?;
                         (tunnel, Carrier::Tls(carrier))
                     }
@@ -156,6 +161,7 @@ impl Dialler {
             }
         }
         let Some((tunnel, carrier, way)) = won else { return Err(no_rung(&self.relay, missed)) };
+        self.quic_works.store(way.rung() == Transport::Quic, Ordering::Relaxed);
         // What was pinned says nothing about the others.
         if self.rungs == Rungs::Auto && worked != Some(way.rung()) {
             memory.remember(&self.relay, way.rung()).await;
@@ -185,6 +191,7 @@ pub(crate) async fn climb<'a, T: Send>(
     proxies: &Proxies,
     taken: &[IpAddr],
     rungs: impl IntoIterator<Item = (Transport, Duration)>,
+    answers: &Answers,
     connect: impl Fn(Way) -> Attempt<'a, T> + Sync,
 ) -> (Option<T>, Vec<Missed>) {
     let mut found = resolve(relay).await;
@@ -201,8 +208,14 @@ pub(crate) async fn climb<'a, T: Send>(
             Ok(ways) => {
                 let attempts = ways.into_iter().map(|way| {
                     let attempt = async move {
+                        if rung != Transport::Quic {
+                            answers.stand_back().await;
+                        }
                         let number = Tried::begin(tried, &way);
                         let outcome = timeout(ATTEMPT, connect(way)).await.unwrap_or(Err(Why::Silent));
+                        if rung == Transport::Quic {
+                            answers.over();
+                        }
                         let (won, why) = match outcome {
                             Ok(won) => (Ok(won), None),
                             Err(why) => (Err(()), Some(why)),

@@ -11,7 +11,7 @@ use culvert_client::dial::Rungs;
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::binaries::Binaries;
 use crate::caller;
@@ -61,7 +61,7 @@ pub struct Report {
 pub async fn run(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> {
     let (upstream, app) = (Origin::named("upstream").await?, Origin::named("app").await?);
     let mut stack = Stack::before(binaries, &upstream.url(), Where::Anywhere).await?;
-    let crowd = Crowd::gather(&stack, effort.clients.into(), effort.transport, &app.url()).await?;
+    let mut crowd = Crowd::gather(&stack, effort.clients.into(), effort.transport, &app.url()).await?;
 
     let killed = Instant::now();
     stack.relay.signal("KILL").await?;
@@ -70,7 +70,7 @@ pub async fn run(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> 
     }
     stack.start_relay().await?;
     let restarted = killed.elapsed();
-    let mut served = served(stack.door, effort.clients.into(), killed).await?;
+    let mut served = served(stack.door, &mut crowd, killed).await?;
     served.sort_unstable();
     let at = |part: f64| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the length")]
@@ -97,19 +97,23 @@ pub async fn run(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> 
     Ok(report)
 }
 
-/// When each developer's app answered a request again.
-async fn served(door: SocketAddr, clients: usize, killed: Instant) -> anyhow::Result<Vec<Duration>> {
+/// When each developer's app answered a request again. Asked as soon as its session believes in its tunnel, and not all the time
+/// from the start: thousands of questions a second would be most of what the relay has to do.
+async fn served(door: SocketAddr, crowd: &mut Crowd, killed: Instant) -> anyhow::Result<Vec<Duration>> {
     let (turns, mut asking) = (Arc::new(Semaphore::new(ASKING)), JoinSet::new());
-    for number in 0..clients {
+    for (number, mut session) in crowd.sessions.drain(..).enumerate() {
         let turns = Arc::clone(&turns);
         asking.spawn(async move {
             let field = Crowd::field(number);
             while killed.elapsed() < PATIENCE {
+                if timeout(PATIENCE, session.ready()).await?.is_none() {
+                    bail!("a session ended: {:?}", session.ended().await);
+                }
                 let turn = turns.acquire().await?;
                 // One that is not answered is asked again.
                 let answer = caller::get(door, "/", &[&field]).await;
                 if answer.is_ok_and(|answer| answer.text().starts_with("app ")) {
-                    return anyhow::Ok(killed.elapsed());
+                    return anyhow::Ok((killed.elapsed(), session));
                 }
                 drop(turn);
                 sleep(AGAIN).await;
@@ -119,7 +123,9 @@ async fn served(door: SocketAddr, clients: usize, killed: Instant) -> anyhow::Re
     }
     let mut served = Vec::new();
     while let Some(done) = asking.join_next().await {
-        served.push(done.context("a caller's task")??);
+        let (after, session) = done.context("a caller's task")??;
+        served.push(after);
+        crowd.sessions.push(session);
     }
     Ok(served)
 }

@@ -12,6 +12,7 @@ use culvert_relay::config::parse_duration;
 use culvert_relay::operator::{self, AskError, Killed};
 use culvert_relay::store::StoreError;
 use culvert_relay::{Config, ConfigError, Drained, Enrolment, Relay, StartError};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -155,6 +156,7 @@ async fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     let relay = Relay::bind(Config::read(path)?).await?;
+    allow_open_files();
     match format {
         LogFormat::Term => say(&relay.addresses().to_string()),
         LogFormat::Json => {
@@ -177,6 +179,15 @@ async fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
             return Ok(());
         }
         stop.cancel();
+    }
+}
+
+/// As many open files as the system lets this process have: each caller and each tunnel over TCP is one, and what a shell or a
+/// service manager begins with is often 1,024.
+fn allow_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "no more files may be open than at the start");
     }
 }
 

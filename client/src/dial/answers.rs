@@ -1,13 +1,16 @@
 //! Whether the relay answers over QUIC, which the other rungs want to know before they are begun. Dials nothing.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::STAND_BACK;
-
 /// Of one race.
 #[derive(Clone, Debug)]
-pub(super) struct Answers(watch::Sender<Quic>);
+pub(crate) struct Answers {
+    quic: watch::Sender<Quic>,
+    patience: Duration,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quic {
@@ -18,26 +21,25 @@ enum Quic {
     Over,
 }
 
-impl Default for Answers {
-    fn default() -> Self {
-        Self(watch::Sender::new(Quic::Silent))
-    }
-}
-
 impl Answers {
+    /// Others stand back for no longer than `patience`.
+    pub(crate) fn new(patience: Duration) -> Self {
+        Self { quic: watch::Sender::new(Quic::Silent), patience }
+    }
+
     pub(super) fn heard(&self) {
-        self.0.send_if_modified(|quic| *quic == Quic::Silent && replace(quic, Quic::Answering));
+        self.quic.send_if_modified(|quic| *quic == Quic::Silent && replace(quic, Quic::Answering));
     }
 
     pub(super) fn over(&self) {
-        self.0.send_if_modified(|quic| replace(quic, Quic::Over));
+        self.quic.send_if_modified(|quic| replace(quic, Quic::Over));
     }
 
     /// Returns at once where QUIC is silent or has failed.
     pub(super) async fn stand_back(&self) {
-        let mut quic = self.0.subscribe();
+        let mut quic = self.quic.subscribe();
         // Past that, or when nobody is left to tell, it is tried as well.
-        let _ = timeout(STAND_BACK, quic.wait_for(|quic| *quic != Quic::Answering)).await;
+        let _ = timeout(self.patience, quic.wait_for(|quic| *quic != Quic::Answering)).await;
     }
 }
 
@@ -48,11 +50,11 @@ fn replace(quic: &mut Quic, by: Quic) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::{Instant, sleep};
 
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(1);
 
     async fn stood_back(answers: &Answers) -> Duration {
         let begun = Instant::now();
@@ -62,19 +64,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_relay_is_not_waited_for() {
-        assert_eq!(stood_back(&Answers::default()).await, Duration::ZERO);
+        assert_eq!(stood_back(&Answers::new(PATIENCE)).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_relay_that_answers_is_waited_for_and_not_for_ever() {
-        let answers = Answers::default();
+        let answers = Answers::new(PATIENCE);
         answers.heard();
-        assert_eq!(stood_back(&answers).await, STAND_BACK);
+        assert_eq!(stood_back(&answers).await, PATIENCE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_that_fails_after_an_answer_holds_nobody_up() {
-        let answers = Answers::default();
+        let answers = Answers::new(PATIENCE);
         answers.heard();
         let failing = async {
             sleep(Duration::from_millis(100)).await;

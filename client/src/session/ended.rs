@@ -123,7 +123,7 @@ pub(super) fn of_denial(
         DeniedCode::NoSuchService => SessionError::NoSuchService { service, message },
         DeniedCode::Invalid => SessionError::Invalid { claim, message },
         DeniedCode::Expired => SessionError::TimeIsOver { claim, ttl: intercept.ttl },
-        DeniedCode::NotAllowed | DeniedCode::TooMany | DeniedCode::Other => {
+        DeniedCode::NotAllowed | DeniedCode::TooMany | DeniedCode::TooFast | DeniedCode::Other => {
             SessionError::Denied { claim, message }
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use culvert_protocol::hello::{FromClient, FromRelay, HelloError};
+use culvert_protocol::hello::{DeniedCode, FromClient, FromRelay, HelloError};
 use culvert_protocol::tunnel::{CloseCode, CloseReason};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -200,6 +200,9 @@ impl Lane {
                         }
                         FromRelay::Denied { claim, code, message, holder } => {
                             if let Some(claim) = shared.claim(claim) {
+                                if code == DeniedCode::TooFast {
+                                    return Over::Again(format!("the relay does not take the claim yet: {message}"));
+                                }
                                 return Over::Never(of_denial(&claim.intercept, code, message, holder));
                             }
                         }

@@ -451,6 +451,16 @@ async fn a_busy_relay_is_asked_again() {
 }
 
 #[tokio::test]
+async fn a_claim_that_came_too_fast_is_made_again() {
+    let relay = FakeRelay::start(false).await;
+    let mut session = relay.session();
+    let mut developer = relay.welcome().await;
+    let message = "your claims change too fast".to_owned();
+    developer.say(FromRelay::Denied { claim: 1, code: DeniedCode::TooFast, message, holder: None }).await;
+    relay.ready(&mut session).await;
+}
+
+#[tokio::test]
 async fn another_relay_at_the_same_address_is_refused() {
     for with_quic in [true, false] {
         let relay = FakeRelay::start(with_quic).await;

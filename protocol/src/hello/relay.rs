@@ -114,6 +114,8 @@ pub enum DeniedCode {
     NoSuchService,
     NotAllowed,
     TooMany,
+    /// Claims change too fast: later it is taken.
+    TooFast,
     /// The time that it was asked for is over.
     Expired,
     /// The relay cannot read it, or cannot do what it asks.

@@ -17,8 +17,8 @@ use super::strangers::{Bounds, Line, Room, Seat};
 use super::tls::Configs;
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
 
-/// Each is a packet or two. A client's attempt lasts 5 s.
-const LINE: Bounds = Bounds { length: 4_096, patience: Duration::from_secs(4) };
+/// Each is a packet or two, and may keep the 64 KiB that they arrived in. A client's attempt lasts 5 s.
+pub(super) const LINE: Bounds = Bounds { length: 1_024, patience: Duration::from_secs(4) };
 
 /// Takes connections in until the relay drains.
 pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port: &Arc<Port>) {
@@ -28,6 +28,10 @@ pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port:
         let incoming = tokio::select! {
             biased;
             () = port.drain.cancelled() => break,
+            () = line.tired() => {
+                line.leave();
+                continue;
+            }
             () = seats.freed(), if !line.is_empty() => {
                 while let Some((seat, incoming)) = line.next(seats) {
                     spawn(incoming, seat, tls, port);

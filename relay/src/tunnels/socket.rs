@@ -12,6 +12,7 @@ use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::quic::LINE;
 use super::tls::Configs;
 
 /// Enough for a burst of a fast link while the relay's task waits for its turn. Best effort: the kernel may give less.
@@ -20,10 +21,12 @@ const UDP_BUFFER: usize = 4 << 20;
 /// A free TCP port may be taken for UDP. So many other ones are tried where any will do.
 const TRIES: usize = 16;
 
-/// QUIC clients that wait to be looked at, and what is kept of their first packets.
-const INCOMING: usize = 1_024;
-const INCOMING_BYTES: u64 = 64 << 10;
-const INCOMING_BYTES_IN_ALL: u64 = 16 << 20;
+/// QUIC clients that wait to be looked at, those in line among them: quinn drops what comes on top without a word.
+const INCOMING: usize = 2 * LINE.length;
+/// What is kept of their first packets: a ClientHello is one or two, and is sent again. Packets that arrive together lie in one
+/// buffer of up to 64 KiB for as long as any of them is kept, so that a megabyte may be 50 times as much.
+const INCOMING_BYTES: u64 = 4 << 10;
+const INCOMING_BYTES_IN_ALL: u64 = 1 << 20;
 
 /// quinn's 20 ms would tell 50 clients a second that the relay was restarted, and let the others wait until they doubt it. A
 /// reset is smaller than the packet that it answers, so that nobody gains by having it sent elsewhere.

@@ -469,7 +469,7 @@ async fn claims_that_change_too_fast_are_denied_and_the_tunnel_stays() {
     for claim in 0..1_000 {
         match client.announce(claim, intercept("a", "orders", "x-user=alice")).await {
             FromRelay::Accepted { .. } => client.say(FromClient::Withdraw { claim }).await,
-            FromRelay::Denied { code: DeniedCode::TooMany, message, .. } => {
+            FromRelay::Denied { code: DeniedCode::TooFast, message, .. } => {
                 assert!(message.contains("too fast"), "{message}");
                 denied += 1;
             }

@@ -29,8 +29,8 @@ const AFTER_FAILURE: Duration = Duration::from_millis(100);
 /// How long the first byte may take. A client sends it together with its last word of the TCP handshake.
 const FIRST_BYTE: Duration = Duration::from_secs(1);
 
-/// Each is an open file. A client waits 3 s for a handshake.
-const LINE: Bounds = Bounds { length: 1_024, patience: Duration::from_secs(2) };
+/// Each is an open file, as every caller's connection is. A client waits 3 s for a handshake.
+const LINE: Bounds = Bounds { length: 256, patience: Duration::from_secs(2) };
 
 /// What the two protocols of the port, on the two transports, are spoken with.
 pub(crate) struct Configs {
@@ -74,6 +74,10 @@ pub(super) async fn accept(listener: TcpListener, seats: &Seats, tls: &Arc<Confi
         let accepted = tokio::select! {
             biased;
             () = port.drain.cancelled() => break,
+            () = line.tired() => {
+                line.leave();
+                continue;
+            }
             () = seats.freed(), if !line.is_empty() => {
                 while let Some((seat, (stream, remote))) = line.next(seats) {
                     spawn(stream, remote, seat);

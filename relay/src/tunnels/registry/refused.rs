@@ -57,7 +57,8 @@ impl Refused {
             Self::Conflict { holder, .. } => (DeniedCode::Conflict, Some(holder.clone())),
             Self::NoSuchService { .. } => (DeniedCode::NoSuchService, None),
             Self::NotAllowed(_) => (DeniedCode::NotAllowed, None),
-            Self::TooManyClaims | Self::TooFast | Self::TooManySessions => (DeniedCode::TooMany, None),
+            Self::TooManyClaims | Self::TooManySessions => (DeniedCode::TooMany, None),
+            Self::TooFast => (DeniedCode::TooFast, None),
             Self::Expired => (DeniedCode::Expired, None),
         };
         FromRelay::Denied { claim, code, message: self.to_string(), holder }

@@ -2,9 +2,13 @@
 //! after the other as fast as it can, and need not all try again. Holds connections, bounded, and reads nothing from them.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::{Instant, sleep_until};
+
+use super::seats::whose;
 use super::{Room, Seat, Seats};
 
 #[derive(Debug)]
@@ -16,7 +20,8 @@ pub(crate) struct Line<A> {
 /// Of the line on one transport.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// A few seconds' work; half of it for one address. Whoever comes on top is turned away, and tries again by itself.
+    /// A few seconds' work; for one address no more than half of what is left of it. Whoever comes on top is turned away, and
+    /// tries again by itself.
     pub(crate) length: usize,
     /// Sooner than a client gives an attempt up: a seat is not to be given to somebody who has left.
     pub(crate) patience: Duration,
@@ -34,8 +39,10 @@ impl<A> Line<A> {
     /// Gives the arrival back when there is no room for it. Its address is proven.
     pub(crate) fn join(&mut self, address: IpAddr, arrival: A) -> Result<(), A> {
         self.leave();
+        let address = whose(address);
         let same = self.waiting.iter().filter(|(_, other, _)| *other == address).count();
-        if self.waiting.len() >= self.bounds.length || same >= self.bounds.length / 2 {
+        let left = self.bounds.length.saturating_sub(self.waiting.len());
+        if left == 0 || same > left / 2 {
             return Err(arrival);
         }
         self.waiting.push_back((Instant::now(), address, arrival));
@@ -63,9 +70,17 @@ impl<A> Line<A> {
         None
     }
 
+    /// Resolves when the first has waited for too long; never when there is nobody.
+    pub(crate) async fn tired(&self) {
+        match self.waiting.front() {
+            Some((since, ..)) => sleep_until(*since + self.bounds.patience).await,
+            None => pending().await,
+        }
+    }
+
     /// Those who have waited for too long are turned away.
-    fn leave(&mut self) {
-        while self.waiting.front().is_some_and(|(since, ..)| since.elapsed() > self.bounds.patience) {
+    pub(crate) fn leave(&mut self) {
+        while self.waiting.front().is_some_and(|(since, ..)| since.elapsed() >= self.bounds.patience) {
             self.waiting.pop_front();
         }
     }
