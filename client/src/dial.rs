@@ -52,8 +52,8 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// gets through.
 const STAND_BACK: Duration = Duration::from_secs(1);
 
-/// The same where QUIC carried the last tunnel.
-const STAND_BACK_LONGER: Duration = Duration::from_secs(3);
+/// The same where QUIC carried the last tunnel: as long as its attempt lasts.
+const STAND_BACK_LONGER: Duration = ATTEMPT;
 
 /// How long a silent rung is waited for once another one was refused. A handshake that takes longer has a round trip of
 /// more than a second; a relay that is being restarted is found back so much sooner.
@@ -217,7 +217,7 @@ pub(crate) async fn climb<'a, T: Send>(
                             answers.over();
                         }
                         let (won, why) = match outcome {
-                            Ok(won) => (Ok(won), None),
+                            Ok(won) => (Ok((number, won)), None),
                             Err(why) => (Err(()), Some(why)),
                         };
                         Tried::end(tried, number, why);
@@ -231,12 +231,13 @@ pub(crate) async fn climb<'a, T: Send>(
             }
         }
     }
-    let won = race::first(racing, LAST_CHANCE).await;
+    let (winner, won) = race::first(racing, LAST_CHANCE).await.unzip();
     let still_running = || if won.is_some() { Why::Outrun } else { Why::GivenUp };
-    let tried = std::mem::take(&mut *tried.lock()).into_iter().filter_map(|tried| {
+    let tried = std::mem::take(&mut *tried.lock()).into_iter().enumerate().filter_map(|(number, tried)| {
         let why = match tried.outcome {
             Some(Some(why)) => why,
-            Some(None) => return None,
+            Some(None) if Some(number) == winner => return None,
+            Some(None) => Why::Outrun,
             None => still_running(),
         };
         Some(Missed { rung: tried.rung, place: Some(tried.place), why })

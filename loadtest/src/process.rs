@@ -11,7 +11,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Longer than a start, a drain or a reconnection takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,7 +120,32 @@ impl Process {
     pub async fn signal(&self, signal: &str) -> anyhow::Result<()> {
         let sent = Command::new("kill").arg(format!("-{signal}")).arg(self.pid.to_string()).status().await;
         let sent = sent.with_context(|| format!("sending {signal} to {}", self.name))?;
-        if sent.success() { Ok(()) } else { bail!("sending {signal} to {}: it is gone", self.name) }
+        if !sent.success() {
+            bail!("sending {signal} to {}: it is gone", self.name);
+        }
+        if signal == "STOP" {
+            self.stands().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until none of its threads runs any more: each stops for itself, and what one of them still says is said.
+    async fn stands(&self) -> anyhow::Result<()> {
+        let stopped = |task: io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(task?.path().join("stat"))?;
+            // The state is what follows the name, which is in parentheses and may hold any.
+            io::Result::Ok(stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T')))
+        };
+        let standing = async {
+            loop {
+                let mut tasks = fs::read_dir(format!("/proc/{}/task", self.pid))?;
+                if tasks.all(|task| stopped(task).unwrap_or(true)) {
+                    return anyhow::Ok(());
+                }
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, standing).await.with_context(|| format!("{} does not stop", self.name))?
     }
 
     pub fn is_running(&mut self) -> bool {

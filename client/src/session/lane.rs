@@ -220,6 +220,13 @@ impl Lane {
                             if let Err(error) = self.control.say(&FromClient::Pong { n }).await {
                                 return self.broken(&error).await;
                             }
+                            // In the same packet, unless it was done just now.
+                            if self.beaten.elapsed() >= PING / 4 {
+                                self.beat.reset_after(PING + PING / 10);
+                                if let Err(over) = self.beat().await {
+                                    return over;
+                                }
+                            }
                         }
                         FromRelay::Pong { n } => self.signs.answered(n),
                         FromRelay::Unknown(kind) => tracing::debug!(kind, "the relay says what we do not know"),

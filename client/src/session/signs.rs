@@ -6,7 +6,7 @@ use std::time::Duration;
 use culvert_protocol::tunnel::{IDLE_LIMIT, Traffic};
 use tokio::time::Instant;
 
-/// How often the relay is asked whether it is there; it asks as often.
+/// How often the relay is asked whether it is there; it asks half as often.
 pub(super) const PING: Duration = Duration::from_secs(1);
 
 /// A relay that has said nothing for so long is in doubt: two of its pings, and what answers ours, went missing. Another tunnel

@@ -19,7 +19,8 @@ use super::registry::{Announced, Ended, Registration};
 use super::session::{DOUBT, Session};
 use crate::policy::{Verb, allow};
 
-/// How often each side asks the other for a sign of life.
+/// How often a tunnel is looked at. The client is asked for a sign of life at every other look: it asks us every second, so that
+/// there are words from it anyway, and what ours are for is to know that it hears us.
 const BEAT: Duration = Duration::from_secs(1);
 /// No word for so long, and the client is gone, whatever its transport believes. Until then what is under way may go on where it
 /// stopped: a machine that was carried through a lift costs running answers nothing.
@@ -49,6 +50,7 @@ struct Said {
     /// Since when none is.
     unanswered: Option<Instant>,
     pings: u64,
+    looks: u64,
 }
 
 impl Control {
@@ -68,6 +70,7 @@ impl Control {
             ping: None,
             unanswered: None,
             pings: 0,
+            looks: 0,
         };
         let Err(left) = self.converse(&mut said, session, port).await;
         for registration in said.claims.into_values() {
@@ -109,7 +112,10 @@ impl Control {
                     if deaf || session.heard_at().elapsed() > SILENCE {
                         return Err(Left::Silent);
                     }
-                    self.ping(said).await?;
+                    said.looks += 1;
+                    if said.looks % 2 == 1 {
+                        self.ping(said).await?;
+                    }
                 }
                 () = session.asked() => self.ping(said).await?,
                 // Exchanges are opened by the relay alone: what else a client opens leads nowhere and is reset. An

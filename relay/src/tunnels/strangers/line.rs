@@ -20,8 +20,8 @@ pub(crate) struct Line<A> {
 /// Of the line on one transport.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
-    /// A few seconds' work; for one address no more than half of what is left of it. Whoever comes on top is turned away, and
-    /// tries again by itself.
+    /// A few seconds' work; for one address no more than what is left of it. Whoever comes on top is turned away, and tries again
+    /// by itself.
     pub(crate) length: usize,
     /// Sooner than a client gives an attempt up: a seat is not to be given to somebody who has left.
     pub(crate) patience: Duration,
@@ -42,7 +42,7 @@ impl<A> Line<A> {
         let address = whose(address);
         let same = self.waiting.iter().filter(|(_, other, _)| *other == address).count();
         let left = self.bounds.length.saturating_sub(self.waiting.len());
-        if left == 0 || same > left / 2 {
+        if left == 0 || same >= left {
             return Err(arrival);
         }
         self.waiting.push_back((Instant::now(), address, arrival));
