@@ -9,11 +9,12 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use culvert_certs::tls::{HandshakeFailure, OriginTlsError, TlsError};
-use culvert_protocol::tunnel::{CloseReason, Transport, Tunnel, UpgradeError};
+use culvert_protocol::tunnel::{CloseReason, Closed, Lost, Transport, Tunnel, UpgradeError};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
@@ -52,7 +53,8 @@ const ATTEMPT: Duration = Duration::from_secs(5);
 /// gets through.
 const STAND_BACK: Duration = Duration::from_secs(1);
 
-/// The same where QUIC carried the last tunnel: as long as its attempt lasts.
+/// The same from the start, where the relay has just said over QUIC that it knows nothing of the last tunnel: as long as the
+/// attempt lasts.
 const STAND_BACK_LONGER: Duration = ATTEMPT;
 
 /// How long a silent rung is waited for once another one was refused. A handshake that takes longer has a round trip of
@@ -98,8 +100,8 @@ pub struct Dialler {
     network: Network,
     quic: quic::Rung,
     tls: tls::Rung,
-    /// QUIC carried the last tunnel.
-    quic_works: AtomicBool,
+    /// The relay was restarted and has said so over QUIC, about the last tunnel.
+    forgotten: Arc<AtomicBool>,
 }
 
 impl Dialler {
@@ -116,7 +118,7 @@ impl Dialler {
             network: profile.network.clone(),
             quic: quic::Rung::new(config.clone())?,
             tls: tls::Rung::new(config, Streams::new(relay)?),
-            quic_works: AtomicBool::new(false),
+            forgotten: Arc::default(),
         })
     }
 
@@ -135,8 +137,10 @@ impl Dialler {
         let memory = &self.network.memory;
         let worked = memory.recall(&self.relay).await;
         let rungs = order(worked).into_iter().filter(|(rung, _)| self.rungs.allows(*rung));
-        let works = self.quic_works.load(Ordering::Relaxed);
-        let answers = &Answers::new(if works { STAND_BACK_LONGER } else { STAND_BACK });
+        let answers = &match self.forgotten.swap(false, Ordering::Relaxed) {
+            true => Answers::begun(STAND_BACK_LONGER),
+            false => Answers::awaited(STAND_BACK),
+        };
         let climbed = climb(&self.relay, &self.network.proxies, taken, rungs, answers, |way| {
             Box::pin(async move {
                 let (tunnel, carrier) = match &way {
@@ -161,12 +165,12 @@ impl Dialler {
             }
         }
         let Some((tunnel, carrier, way)) = won else { return Err(no_rung(&self.relay, missed)) };
-        self.quic_works.store(way.rung() == Transport::Quic, Ordering::Relaxed);
         // What was pinned says nothing about the others.
         if self.rungs == Rungs::Auto && worked != Some(way.rung()) {
             memory.remember(&self.relay, way.rung()).await;
         }
-        Ok(Line { tunnel, address: way.address(), missed, carrier })
+        let forgotten = Arc::clone(&self.forgotten);
+        Ok(Line { tunnel, address: way.address(), missed, carrier, forgotten })
     }
 }
 
@@ -303,6 +307,8 @@ pub struct Line {
     /// The rungs and addresses that were not used, and why.
     pub missed: Vec<Missed>,
     carrier: Carrier,
+    /// The dialler's.
+    forgotten: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -318,6 +324,12 @@ impl Line {
             Carrier::Quic(carrier) => carrier.refusal(),
             Carrier::Tls(carrier) => carrier.refusal(),
         }
+    }
+
+    /// Has the next dial know what the end of this tunnel tells of QUIC.
+    pub(crate) fn ended(&self, closed: &Closed) {
+        let forgotten = matches!(closed, Closed::Lost(Lost::Forgotten));
+        self.forgotten.store(forgotten, Ordering::Relaxed);
     }
 
     /// Goes on from another UDP port, where it goes over one; a TCP connection stays what it is.

@@ -75,7 +75,7 @@ async fn connect(
     let (config, streams) = (&config, &streams);
     let rungs = [Transport::Tls, Transport::WebSocket].map(|rung| (rung, dial::HEAD_START));
     // Nobody enrols over QUIC.
-    let answers = dial::Answers::new(Duration::ZERO);
+    let answers = dial::Answers::awaited(Duration::ZERO);
     let (won, missed) = dial::climb(relay, &network.proxies, &[], rungs, &answers, |way| {
         Box::pin(async move { dial::tls::connect(config, streams, &way).await })
     })

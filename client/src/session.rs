@@ -47,8 +47,9 @@ use lane::{Lane, LaneId, Orders, Told, decline};
 use links::{Aim, Held, Links, Stage};
 use shared::Shared;
 
-/// A tunnel that lived so long was good: the next failure is a new one.
-const GOOD: Duration = Duration::from_secs(10);
+/// A tunnel that lived so long was good: the next failure is a new one. Short, because something on the way may cut every
+/// tunnel after a few seconds; long enough that a relay that cuts each at once is not dialled all the time.
+const GOOD: Duration = Duration::from_secs(2);
 
 /// A replica that was lost is mostly back within so long. Behind one address it is found by chance, and until then the tries that
 /// come out at another one wait no longer than this for the next.

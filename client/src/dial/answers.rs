@@ -22,9 +22,14 @@ enum Quic {
 }
 
 impl Answers {
-    /// Others stand back for no longer than `patience`.
-    pub(crate) fn new(patience: Duration) -> Self {
+    /// Others stand back for no longer than `patience`, once it has answered.
+    pub(crate) fn awaited(patience: Duration) -> Self {
         Self { quic: watch::Sender::new(Quic::Silent), patience }
+    }
+
+    /// It has answered already: another tunnel was ended by it a moment ago.
+    pub(super) fn begun(patience: Duration) -> Self {
+        Self { quic: watch::Sender::new(Quic::Answering), patience }
     }
 
     pub(super) fn heard(&self) {
@@ -64,19 +69,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_relay_is_not_waited_for() {
-        assert_eq!(stood_back(&Answers::new(PATIENCE)).await, Duration::ZERO);
+        assert_eq!(stood_back(&Answers::awaited(PATIENCE)).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_relay_that_answers_is_waited_for_and_not_for_ever() {
-        let answers = Answers::new(PATIENCE);
+        let answers = Answers::awaited(PATIENCE);
         answers.heard();
         assert_eq!(stood_back(&answers).await, PATIENCE);
+        assert_eq!(stood_back(&Answers::begun(PATIENCE)).await, PATIENCE);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_handshake_that_fails_after_an_answer_holds_nobody_up() {
-        let answers = Answers::new(PATIENCE);
+        let answers = Answers::awaited(PATIENCE);
         answers.heard();
         let failing = async {
             sleep(Duration::from_millis(100)).await;

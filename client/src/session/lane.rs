@@ -244,6 +244,7 @@ impl Lane {
                 }
                 () = self.orders.retire.cancelled() => return Over::Moved,
                 closed = self.line.tunnel.closed() => {
+                    self.line.ended(&closed);
                     return Over::of_closed(&closed, &self.line, shared.relay());
                 }
                 _ = self.serving.join_next() => {
@@ -392,7 +393,10 @@ impl Lane {
     /// The control stream failed: mostly because the tunnel did, which then knows why.
     async fn broken(&self, error: &HelloError) -> Over {
         match timeout(FAREWELL, self.line.tunnel.closed()).await {
-            Ok(closed) => Over::of_closed(&closed, &self.line, self.shared.relay()),
+            Ok(closed) => {
+                self.line.ended(&closed);
+                Over::of_closed(&closed, &self.line, self.shared.relay())
+            }
             Err(_) => Over::Again(because(error)),
         }
     }

@@ -176,7 +176,7 @@ mod tests {
     async fn what_leaves_comes_from_the_new_port_and_what_was_under_way_to_the_old_one_still_arrives() {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         let ((old, old_address), (new, new_address)) = (socket(), socket());
-        let socket = Arc::new(Exchangeable::new(old, &Answers::new(Duration::ZERO)));
+        let socket = Arc::new(Exchangeable::new(old, &Answers::awaited(Duration::ZERO)));
         // Somebody waits already, on the old one.
         let waiting = receive(&socket);
         tokio::pin!(waiting);
