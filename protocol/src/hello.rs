@@ -26,7 +26,7 @@ mod join;
 mod messages;
 mod relay;
 
-pub use client::{FromClient, Hello, InstanceId, NotAnInstance};
+pub use client::{FromClient, Hello, InstanceId, MAX_LOST, NotAnInstance};
 pub use join::{FromJoiner, Join, JoinSecret, Joined, RefusedCode, RelayInformation, ToJoiner};
 pub use messages::{HelloError, Message, Messages, decode, encode, write_message};
 pub use relay::{

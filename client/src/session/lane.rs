@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use culvert_protocol::hello::{DeniedCode, FromClient, FromRelay, HelloError};
-use culvert_protocol::tunnel::{CloseCode, CloseReason};
+use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
@@ -244,8 +244,7 @@ impl Lane {
                 }
                 () = self.orders.retire.cancelled() => return Over::Moved,
                 closed = self.line.tunnel.closed() => {
-                    self.line.ended(&closed);
-                    return Over::of_closed(&closed, &self.line, shared.relay());
+                    return self.over(&closed);
                 }
                 _ = self.serving.join_next() => {
                     // It ends with the tunnel only; the tunnel is asked first, but hears of it a moment later.
@@ -393,12 +392,15 @@ impl Lane {
     /// The control stream failed: mostly because the tunnel did, which then knows why.
     async fn broken(&self, error: &HelloError) -> Over {
         match timeout(FAREWELL, self.line.tunnel.closed()).await {
-            Ok(closed) => {
-                self.line.ended(&closed);
-                Over::of_closed(&closed, &self.line, self.shared.relay())
-            }
+            Ok(closed) => self.over(&closed),
             Err(_) => Over::Again(because(error)),
         }
+    }
+
+    /// The tunnel is closed.
+    fn over(&self, closed: &Closed) -> Over {
+        self.line.ended(closed);
+        Over::of_closed(closed, &self.line, self.shared.relay())
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use culvert_protocol::hello::{InstanceId, Stamp, UnixMillis};
+use culvert_protocol::hello::{InstanceId, MAX_LOST, Stamp, UnixMillis};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,9 +17,6 @@ use crate::dial::{Dialler, Rungs, SetupError};
 use crate::profile::Profile;
 use crate::screen::Screen;
 use crate::serve::Apps;
-
-/// More than one relay can have in a claim. A relay finds out by itself what is left out, or was said too long ago.
-const LOST: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -129,7 +126,7 @@ impl Shared {
 
     pub(super) fn lose(&self, lane: LaneId) {
         self.lost.send_modify(|lost| {
-            if lost.len() >= LOST {
+            if lost.len() >= MAX_LOST {
                 lost.remove(0);
             }
             lost.push(lane);

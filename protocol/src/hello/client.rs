@@ -9,6 +9,10 @@ use super::messages::Message;
 use super::relay::Stamp;
 use crate::intercept::Intercept;
 
+/// Tunnels in one [`FromClient::Lost`]: as many as a claim can have. A relay takes no more of them, and finds out by itself what
+/// is left out.
+pub const MAX_LOST: usize = 32;
+
 /// A message from a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -34,7 +38,8 @@ pub enum FromClient {
     Pong {
         n: u64,
     },
-    /// Tunnels of this start that are gone at the client's end, as it called them: what was under way on them comes no more.
+    /// Tunnels of this start that are gone at the client's end, as it called them, [`MAX_LOST`] at most: what was under way on them
+    /// comes no more.
     Lost {
         tunnels: Vec<u64>,
     },

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use culvert_protocol::hello::{DeniedCode, FromClient, FromRelay, Messages, write_message};
+use culvert_protocol::hello::{DeniedCode, FromClient, FromRelay, MAX_LOST, Messages, write_message};
 use culvert_protocol::tunnel::{IDLE_LIMIT, RecvHalf, SendHalf};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tracing::{debug, info};
@@ -27,9 +27,6 @@ const BEAT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = IDLE_LIMIT;
 /// A client that takes longer to read a control message does not read them.
 const SAYING: Duration = Duration::from_secs(5);
-
-/// Tunnels that a client may say at once that it has lost: as many as a claim can have.
-const LOST: usize = 32;
 
 /// Both halves of the control stream.
 pub(super) struct Control {
@@ -191,7 +188,7 @@ impl Control {
             FromClient::Lost { tunnels } => {
                 // One that says so too often waits until they are silent for long enough.
                 if said.pace.take(Instant::now()) {
-                    session.lose(tunnels.get(..LOST).unwrap_or(&tunnels));
+                    session.lose(tunnels.get(..MAX_LOST).unwrap_or(&tunnels));
                 }
                 Ok(())
             }
