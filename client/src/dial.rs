@@ -48,13 +48,17 @@ const BETWEEN_ADDRESSES: Duration = Duration::from_millis(250);
 /// How long one address on one rung may take. A handshake is one round trip, two for TCP, a few more for a WebSocket.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
+/// The same for QUIC once the relay has answered: where thousands come back at once it takes in one after the other. Longer than
+/// anybody waits in its line.
+const ATTEMPT_IN_LINE: Duration = Duration::from_secs(12);
+
 /// How long the other rungs stand back for QUIC once the relay has answered there: packets get through, and a relay that is busy
 /// because thousands come back at once is not helped by a second attempt of each. Not for long, because an answer may be all that
 /// gets through.
 const STAND_BACK: Duration = Duration::from_secs(1);
 
 /// The same from the start, where the relay has just said over QUIC that it knows nothing of the last tunnel: as long as the
-/// attempt lasts.
+/// attempt lasts, and as long again where it answers that one, too.
 const STAND_BACK_LONGER: Duration = ATTEMPT;
 
 /// How long a silent rung is waited for once another one was refused. A handshake that takes longer has a round trip of
@@ -90,6 +94,8 @@ pub enum Rungs {
 pub struct Network {
     pub proxies: Proxies,
     pub memory: Memory,
+    /// Which of this machine's addresses relays are dialled from; where there is none, the system chooses.
+    pub source: Option<IpAddr>,
 }
 
 /// Dials one relay as one developer, as often as it is asked to.
@@ -116,8 +122,8 @@ impl Dialler {
             relay: relay.clone(),
             rungs,
             network: profile.network.clone(),
-            quic: quic::Rung::new(config.clone())?,
-            tls: tls::Rung::new(config, Streams::new(relay)?),
+            quic: quic::Rung::new(config.clone(), profile.network.source)?,
+            tls: tls::Rung::new(config, Streams::new(relay, profile.network.source)?),
             forgotten: Arc::default(),
         })
     }
@@ -138,7 +144,7 @@ impl Dialler {
         let worked = memory.recall(&self.relay).await;
         let rungs = order(worked).into_iter().filter(|(rung, _)| self.rungs.allows(*rung));
         let answers = &match self.forgotten.swap(false, Ordering::Relaxed) {
-            true => Answers::begun(STAND_BACK_LONGER),
+            true => Answers::expected(STAND_BACK_LONGER),
             false => Answers::awaited(STAND_BACK),
         };
         let climbed = climb(&self.relay, &self.network.proxies, taken, rungs, answers, |way| {
@@ -204,6 +210,7 @@ pub(crate) async fn climb<'a, T: Send>(
     }
     let tried = Mutex::new(Vec::<Tried>::new());
     let (tried, connect) = (&tried, &connect);
+    let last_chance = || if answers.is_answering() { ATTEMPT_IN_LINE } else { LAST_CHANCE };
     let mut racing = Vec::new();
     let mut wayless = Vec::new();
     for (rung, head_start) in rungs {
@@ -216,10 +223,15 @@ pub(crate) async fn climb<'a, T: Send>(
                             answers.stand_back().await;
                         }
                         let number = Tried::begin(tried, &way);
-                        let outcome = timeout(ATTEMPT, connect(way)).await.unwrap_or(Err(Why::Silent));
+                        let mut connecting = connect(way);
+                        let mut outcome = timeout(ATTEMPT, &mut connecting).await;
                         if rung == Transport::Quic {
+                            if outcome.is_err() && answers.is_answering() {
+                                outcome = timeout(ATTEMPT_IN_LINE - ATTEMPT, connecting).await;
+                            }
                             answers.over();
                         }
+                        let outcome = outcome.unwrap_or(Err(Why::Silent));
                         let (won, why) = match outcome {
                             Ok(won) => (Ok((number, won)), None),
                             Err(why) => (Err(()), Some(why)),
@@ -230,12 +242,12 @@ pub(crate) async fn climb<'a, T: Send>(
                     (BETWEEN_ADDRESSES, Box::pin(attempt))
                 });
                 let attempts = attempts.collect();
-                let rung = Box::pin(async move { race::first(attempts, LAST_CHANCE).await.ok_or(()) });
+                let rung = Box::pin(async move { race::first(attempts, last_chance).await.ok_or(()) });
                 racing.push((head_start, rung));
             }
         }
     }
-    let (winner, won) = race::first(racing, LAST_CHANCE).await.unzip();
+    let (winner, won) = race::first(racing, last_chance).await.unzip();
     let still_running = || if won.is_some() { Why::Outrun } else { Why::GivenUp };
     let tried = std::mem::take(&mut *tried.lock()).into_iter().enumerate().filter_map(|(number, tried)| {
         let why = match tried.outcome {

@@ -71,7 +71,7 @@ async fn connect(
     token: &JoinToken,
 ) -> Result<TlsStream<Outer>, LoginError> {
     let config = Arc::new(culvert_certs::tls::join_client(token.authority())?);
-    let streams = Streams::new(relay)?;
+    let streams = Streams::new(relay, network.source)?;
     let (config, streams) = (&config, &streams);
     let rungs = [Transport::Tls, Transport::WebSocket].map(|rung| (rung, dial::HEAD_START));
     // Nobody enrols over QUIC.

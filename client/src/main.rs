@@ -69,6 +69,7 @@ fn network() -> Network {
     Network {
         proxies: Proxies::new(variables, no_proxy.as_deref()),
         memory: state.map(Memory::at).unwrap_or_default(),
+        source: None,
     }
 }
 

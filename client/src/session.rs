@@ -141,6 +141,13 @@ impl Session {
         state.clone()
     }
 
+    /// The same after a time without: not what was so `before`.
+    pub async fn ready_again(&mut self, before: Option<&Arc<Ready>>) -> Option<Arc<Ready>> {
+        let is_new = |now: &Arc<Ready>| !before.is_some_and(|before| Arc::ptr_eq(before, now));
+        let state = self.state.wait_for(|state| state.as_ref().is_some_and(is_new)).await.ok()?;
+        state.clone()
+    }
+
     /// What is in force right now: `None` while there is no tunnel.
     pub fn now(&self) -> Option<Arc<Ready>> {
         self.state.borrow().clone()

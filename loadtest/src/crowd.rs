@@ -2,6 +2,7 @@
 //! with a tunnel and a claim of its own. Measures nothing.
 
 use std::env;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use culvert_client::App;
-use culvert_client::dial::Rungs;
+use culvert_client::dial::{Network, Rungs};
 use culvert_client::screen::Screen;
 use culvert_client::session::{Claim, Options, Session};
 use tokio::sync::Semaphore;
@@ -93,11 +94,19 @@ impl Crowd {
     }
 }
 
+/// Each has a machine of its own: as many at one address as a relay has here would be a different matter, in which it gives everybody
+/// else their share first.
+fn source(number: usize) -> Option<IpAddr> {
+    let [.., third, fourth] = number.to_be_bytes();
+    cfg!(target_os = "linux").then(|| Ipv4Addr::new(127, 1, third, fourth).into())
+}
+
 fn options(stack: &Stack, home: &Home, number: usize, rungs: Rungs, app: &str) -> anyhow::Result<Options> {
     let claim =
         Claim { intercept: world::intercept(&format!("x-user=c{number}"))?, app: app.parse::<App>()? };
+    let network = Network { source: source(number), ..Network::default() };
     Ok(Options {
-        profile: home.profiles().load(&stack.tunnel.to_string().parse()?)?,
+        profile: home.profiles().through(network).load(&stack.tunnel.to_string().parse()?)?,
         rungs,
         claims: vec![claim],
         screen: Screen::silent(),

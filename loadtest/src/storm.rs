@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use culvert_client::dial::Rungs;
+use culvert_client::session::{Ready, Session};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -29,7 +30,7 @@ const MEMORY: u64 = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Requests at once, and between two for one developer.
 const ASKING: usize = 64;
-const AGAIN: Duration = Duration::from_millis(250);
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Effort {
@@ -63,6 +64,7 @@ pub async fn run(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> 
     let mut stack = Stack::before(binaries, &upstream.url(), Where::Anywhere).await?;
     let mut crowd = Crowd::gather(&stack, effort.clients.into(), effort.transport, &app.url()).await?;
 
+    let before: Vec<_> = crowd.sessions.iter().map(Session::now).collect();
     let killed = Instant::now();
     stack.relay.signal("KILL").await?;
     while stack.relay.is_running() {
@@ -70,7 +72,7 @@ pub async fn run(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> 
     }
     stack.start_relay().await?;
     let restarted = killed.elapsed();
-    let mut served = served(stack.door, &mut crowd, killed).await?;
+    let mut served = served(stack.door, &mut crowd, before, killed).await?;
     served.sort_unstable();
     let at = |part: f64| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the length")]
@@ -97,16 +99,21 @@ pub async fn run(binaries: &Binaries, effort: Effort) -> anyhow::Result<Report> 
     Ok(report)
 }
 
-/// When each developer's app answered a request again. Asked as soon as its session believes in its tunnel, and not all the time
-/// from the start: thousands of questions a second would be most of what the relay has to do.
-async fn served(door: SocketAddr, crowd: &mut Crowd, killed: Instant) -> anyhow::Result<Vec<Duration>> {
+/// When each developer's app answered a request again. Asked as soon as its session has another tunnel, and not all the time from
+/// the start: thousands of questions a second would be most of what the relay has to do.
+async fn served(
+    door: SocketAddr,
+    crowd: &mut Crowd,
+    before: Vec<Option<Arc<Ready>>>,
+    killed: Instant,
+) -> anyhow::Result<Vec<Duration>> {
     let (turns, mut asking) = (Arc::new(Semaphore::new(ASKING)), JoinSet::new());
-    for (number, mut session) in crowd.sessions.drain(..).enumerate() {
+    for (number, (mut session, before)) in crowd.sessions.drain(..).zip(before).enumerate() {
         let turns = Arc::clone(&turns);
         asking.spawn(async move {
             let field = Crowd::field(number);
             while killed.elapsed() < PATIENCE {
-                if timeout(PATIENCE, session.ready()).await?.is_none() {
+                if timeout(PATIENCE, session.ready_again(before.as_ref())).await?.is_none() {
                     bail!("a session ended: {:?}", session.ended().await);
                 }
                 let turn = turns.acquire().await?;

@@ -40,9 +40,9 @@ pub use yamux::{Driver, Yamux};
 /// under way; requests that come meanwhile need not wait for it.
 pub const IDLE_LIMIT: Duration = Duration::from_secs(12);
 
-/// How often an otherwise silent side says something: ten of these may get lost before the limit is reached. Nobody is given up
-/// before the limit, and later by one of these at most.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// How often an otherwise silent side says something: three of these may get lost before the limit is reached. Longer than the time
+/// between two pings on the control stream, which mostly are what is said.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 /// The most streams that one side lets the other have open: one developer's share of a relay's callers.
 pub const MAX_STREAMS: u32 = 1_000;

@@ -15,6 +15,8 @@ pub(crate) struct Answers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Quic {
     Silent,
+    /// Nothing came back yet, and something will: the relay has just spoken to us.
+    Expected,
     /// Something came back, and the handshake is under way.
     Answering,
     /// It has failed at one address, or is done.
@@ -27,24 +29,41 @@ impl Answers {
         Self { quic: watch::Sender::new(Quic::Silent), patience }
     }
 
-    /// It has answered already: another tunnel was ended by it a moment ago.
-    pub(super) fn begun(patience: Duration) -> Self {
-        Self { quic: watch::Sender::new(Quic::Answering), patience }
+    /// It is about to: another tunnel was ended by it a moment ago. Others stand back for `patience`, and as long again if it has
+    /// answered by then.
+    pub(super) fn expected(patience: Duration) -> Self {
+        Self { quic: watch::Sender::new(Quic::Expected), patience }
     }
 
     pub(super) fn heard(&self) {
-        self.quic.send_if_modified(|quic| *quic == Quic::Silent && replace(quic, Quic::Answering));
+        self.quic.send_if_modified(|quic| {
+            matches!(quic, Quic::Silent | Quic::Expected) && replace(quic, Quic::Answering)
+        });
     }
 
     pub(super) fn over(&self) {
         self.quic.send_if_modified(|quic| replace(quic, Quic::Over));
     }
 
+    /// The relay has answered, and the handshake is not over.
+    pub(super) fn is_answering(&self) -> bool {
+        *self.quic.borrow() == Quic::Answering
+    }
+
     /// Returns at once where QUIC is silent or has failed.
     pub(super) async fn stand_back(&self) {
+        let expected = *self.quic.borrow() == Quic::Expected;
+        self.wait().await;
+        if expected && self.is_answering() {
+            self.wait().await;
+        }
+    }
+
+    async fn wait(&self) {
         let mut quic = self.quic.subscribe();
+        let lasts = |quic: &Quic| matches!(quic, Quic::Expected | Quic::Answering);
         // Past that, or when nobody is left to tell, it is tried as well.
-        let _ = timeout(self.patience, quic.wait_for(|quic| *quic != Quic::Answering)).await;
+        let _ = timeout(self.patience, quic.wait_for(|quic| !lasts(quic))).await;
     }
 }
 
@@ -77,7 +96,18 @@ mod tests {
         let answers = Answers::awaited(PATIENCE);
         answers.heard();
         assert_eq!(stood_back(&answers).await, PATIENCE);
-        assert_eq!(stood_back(&Answers::begun(PATIENCE)).await, PATIENCE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_relay_that_is_expected_to_answer_and_does_is_waited_for_twice_as_long() {
+        let answers = Answers::expected(PATIENCE);
+        assert_eq!(stood_back(&answers).await, PATIENCE);
+        let hearing = async {
+            sleep(PATIENCE / 2).await;
+            answers.heard();
+        };
+        let (stood_back, ()) = tokio::join!(stood_back(&answers), hearing);
+        assert_eq!(stood_back, 2 * PATIENCE);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! The first rung: QUIC. One endpoint, and so one UDP socket, for each attempt: it goes with it.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use culvert_certs::tls::HandshakeFailure;
@@ -23,6 +23,7 @@ const UDP_BUFFER: usize = 4 << 20;
 #[derive(Debug)]
 pub(super) struct Rung {
     config: quinn::ClientConfig,
+    source: Option<IpAddr>,
 }
 
 /// What a QUIC tunnel runs on.
@@ -30,6 +31,7 @@ pub(super) struct Rung {
 pub(super) struct Carrier {
     endpoint: Endpoint,
     socket: Arc<Exchangeable>,
+    source: Option<IpAddr>,
     /// Knows, as the tunnel does not, in which words the relay's end of the handshake refused us.
     connection: quinn::Connection,
     buffers: UdpBuffers,
@@ -44,12 +46,12 @@ pub struct UdpBuffers {
 }
 
 impl Rung {
-    pub(super) fn new(tls: rustls::ClientConfig) -> Result<Self, SetupError> {
+    pub(super) fn new(tls: rustls::ClientConfig, source: Option<IpAddr>) -> Result<Self, SetupError> {
         let crypto = QuicClientConfig::try_from(tls)
             .map_err(|_| SetupError::Quic("the TLS configuration lacks the cipher that QUIC begins with"))?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(quic_transport(Side::Dialer)));
-        Ok(Self { config })
+        Ok(Self { config, source })
     }
 
     pub(super) async fn connect(
@@ -58,7 +60,7 @@ impl Rung {
         host: &str,
         answers: &Answers,
     ) -> Result<(Tunnel, Carrier), Why> {
-        let (socket, buffers) = socket(relay).map_err(Why::Io)?;
+        let (socket, buffers) = socket(relay, self.source).map_err(Why::Io)?;
         let runtime = quinn::default_runtime().ok_or_else(|| Why::Io(io::ErrorKind::Unsupported.into()))?;
         let socket = Arc::new(Exchangeable::new(runtime.wrap_udp_socket(socket).map_err(Why::Io)?, answers));
         let under = Arc::clone(&socket);
@@ -68,7 +70,8 @@ impl Rung {
             .connect_with(self.config.clone(), relay, host)
             .map_err(|error| Why::Quic(error.to_string()))?;
         let connection = connecting.await.map_err(|error| why(&error))?;
-        Ok((Tunnel::quic(connection.clone()), Carrier { endpoint, socket, connection, buffers }))
+        let source = self.source;
+        Ok((Tunnel::quic(connection.clone()), Carrier { endpoint, socket, source, connection, buffers }))
     }
 }
 
@@ -88,7 +91,7 @@ impl Carrier {
 
     /// Goes on from another port: the one that is in use may belong to a network that is gone, or be forgotten by a NAT.
     pub(super) fn rebind(&self) -> io::Result<()> {
-        let (socket, _) = socket(self.connection.remote_address())?;
+        let (socket, _) = socket(self.connection.remote_address(), self.source)?;
         let runtime = quinn::default_runtime().ok_or(io::ErrorKind::Unsupported)?;
         self.socket.exchange(runtime.wrap_udp_socket(socket)?);
         Ok(())
@@ -101,13 +104,14 @@ impl Carrier {
     }
 }
 
-/// On any port, of the family that the relay's address has.
-fn socket(relay: SocketAddr) -> io::Result<(UdpSocket, UdpBuffers)> {
-    let local: SocketAddr = match relay {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+/// On any port.
+fn socket(relay: SocketAddr, source: Option<IpAddr>) -> io::Result<(UdpSocket, UdpBuffers)> {
+    let any = match relay {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))?;
+    let local = SocketAddr::new(source.unwrap_or(any), 0);
+    let socket = Socket::new(Domain::for_address(relay), Type::DGRAM, Some(Protocol::UDP))?;
     for granted in [socket.set_recv_buffer_size(UDP_BUFFER), socket.set_send_buffer_size(UDP_BUFFER)] {
         if let Err(error) = granted {
             tracing::debug!(%error, "the system does not grant larger UDP buffers");

@@ -7,9 +7,12 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, sleep_until};
 
 /// The first success; the others are dropped. Each attempt is started when the one before has failed, or has had the
-/// head start that stands before the attempt. When all are started and one has failed, those that are silent have
-/// `last_chance` left: what refuses one mostly answers none, and beginning anew finds out sooner that it is back.
-pub(super) async fn first<T, E, F>(attempts: Vec<(Duration, F)>, last_chance: Duration) -> Option<T>
+/// head start that stands before the attempt. When all are started and one has failed, the others have `last_chance` left, as
+/// it is by then: what refuses one mostly answers none, and beginning anew finds out sooner that it is back.
+pub(super) async fn first<T, E, F>(
+    attempts: Vec<(Duration, F)>,
+    last_chance: impl Fn() -> Duration,
+) -> Option<T>
 where
     F: Future<Output = Result<T, E>> + Unpin,
 {
@@ -33,7 +36,7 @@ where
                 Err(_) => failed_at = Some(Instant::now()),
             },
             () = sleep(next.unwrap_or_default()), if next.is_some() => {}
-            () = sleep_until(failed_at.map_or_else(Instant::now, |at| at + last_chance)),
+            () = sleep_until(failed_at.map_or_else(Instant::now, |at| at + last_chance())),
                 if next.is_none() && failed_at.is_some() => return None,
         }
     }
@@ -61,7 +64,7 @@ mod tests {
     async fn race(attempts: Vec<Attempt>) -> (Option<&'static str>, Duration) {
         let begun = Instant::now();
         let attempts = attempts.into_iter().map(|attempt| (HEAD_START, attempt)).collect();
-        (first(attempts, LAST_CHANCE).await, begun.elapsed())
+        (first(attempts, || LAST_CHANCE).await, begun.elapsed())
     }
 
     #[tokio::test(start_paused = true)]
@@ -87,7 +90,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_head_start_the_faster_one_wins() {
         let attempts = vec![(HEAD_START, after(50, Ok("tls"))), (Duration::ZERO, after(20, Ok("quic")))];
-        assert_eq!(first(attempts, LAST_CHANCE).await, Some("quic"));
+        assert_eq!(first(attempts, || LAST_CHANCE).await, Some("quic"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use culvert_certs::tls::{Trust, origin_client};
@@ -14,7 +15,7 @@ use culvert_protocol::tunnel::{UpgradeError, WebSocket, tune_tcp};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
 use super::way::{Reach, Way};
@@ -33,14 +34,16 @@ impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin> ByteStream for T {}
 pub(crate) struct Streams {
     relay: RelayAddress,
     name: ServerName<'static>,
+    source: Option<IpAddr>,
     outer_tls: Arc<ClientConfig>,
 }
 
 impl Streams {
-    pub(crate) fn new(relay: &RelayAddress) -> Result<Self, SetupError> {
+    pub(crate) fn new(relay: &RelayAddress, source: Option<IpAddr>) -> Result<Self, SetupError> {
         let mut outer_tls = origin_client(Trust::Nobody).map_err(SetupError::OuterTls)?;
         outer_tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self { relay: relay.clone(), name: relay.server_name()?, outer_tls: Arc::new(outer_tls) })
+        let outer_tls = Arc::new(outer_tls);
+        Ok(Self { relay: relay.clone(), name: relay.server_name()?, source, outer_tls })
     }
 
     pub(crate) fn name(&self) -> &ServerName<'static> {
@@ -74,11 +77,20 @@ impl Streams {
     async fn reach(&self, reach: &Reach) -> Result<Outer, Why> {
         match reach {
             Reach::Direct(address) => {
-                let tcp = TcpStream::connect(address).await.map_err(Why::Io)?;
+                let tcp = connect(*address, self.source).await.map_err(Why::Io)?;
                 tune_tcp(&tcp).map_err(Why::Io)?;
                 Ok(Box::new(tcp))
             }
             Reach::Through(proxy, port) => proxy.connect(self.relay.host(), *port).await.map_err(Why::Proxy),
         }
     }
+}
+
+/// From that address of this machine.
+async fn connect(to: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    if let Some(source) = source {
+        socket.bind((source, 0).into())?;
+    }
+    socket.connect(to).await
 }

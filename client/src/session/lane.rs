@@ -10,12 +10,12 @@ use culvert_protocol::hello::{DeniedCode, FromClient, FromRelay, HelloError};
 use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::ended::of_denial;
 use super::shared::Shared;
-use super::signs::{PING, Signs};
+use super::signs::Signs;
 use super::{Control, Over, SessionError};
 use crate::dial::{FAREWELL, Line};
 use crate::screen::because;
@@ -29,6 +29,9 @@ const WITHDRAWN: Duration = Duration::from_secs(2);
 
 /// The most that a draining relay can make us wait for what is under way.
 const LONGEST_GRACE: Duration = Duration::from_secs(3600);
+
+/// Who was asked so shortly before is not asked again with the answer to its own question.
+const JUST_NOW: Duration = Duration::from_millis(250);
 
 /// A beat that comes so late was not kept because this process did not run.
 const STALL: Duration = Duration::from_secs(2);
@@ -47,8 +50,9 @@ pub(super) struct Lane {
     orders: Arc<Orders>,
     tell: mpsc::Sender<(LaneId, Told)>,
     signs: Signs,
-    beat: Interval,
+    /// When the relay was last asked, and when it is to be asked again.
     beaten: Instant,
+    beat_due: Instant,
     pings: u64,
     in_force: bool,
 }
@@ -89,8 +93,6 @@ impl Lane {
         let mut serving = JoinSet::new();
         let (apps, screen) = (Arc::clone(&shared.apps), shared.screen.clone());
         serving.spawn(serve::accept(line.tunnel.clone(), apps, screen, enough.clone()));
-        let mut beat = interval(PING);
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let now = Instant::now();
         let signs = Signs::new(now);
         Self {
@@ -103,8 +105,8 @@ impl Lane {
             orders,
             tell,
             signs,
-            beat,
             beaten: now,
+            beat_due: now,
             pings: 0,
             in_force: false,
         }
@@ -221,11 +223,8 @@ impl Lane {
                                 return self.broken(&error).await;
                             }
                             // In the same packet, unless it was done just now.
-                            if self.beaten.elapsed() >= PING / 4 {
-                                self.beat.reset_after(PING + PING / 10);
-                                if let Err(over) = self.beat().await {
-                                    return over;
-                                }
+                            if self.beaten.elapsed() >= JUST_NOW && let Err(over) = self.beat().await {
+                                return over;
                             }
                         }
                         FromRelay::Pong { n } => self.signs.answered(n),
@@ -260,7 +259,7 @@ impl Lane {
                         Err(error) => return self.broken(&error).await,
                     }
                 }
-                _ = self.beat.tick() => {
+                () = sleep_until(self.beat_due) => {
                     if let Err(over) = self.beat().await {
                         return over;
                     }
@@ -275,13 +274,16 @@ impl Lane {
         }
     }
 
-    /// Once a second.
+    /// Asks whether the relay is there, and sees whether it was.
     async fn beat(&mut self) -> Result<(), Over> {
         let now = Instant::now();
-        if now - std::mem::replace(&mut self.beaten, now) > PING + STALL {
+        if now > self.beat_due + STALL {
             self.signs.excuse(now);
         }
         self.signs.passed(self.line.tunnel.traffic(), now);
+        let after = self.signs.ping_after(now);
+        // A little more, so that the relay's own ping is there by then and both are answered in one packet.
+        (self.beaten, self.beat_due) = (now, now + after + after / 10);
         if self.signs.is_over(now) {
             return Err(Over::Again("it fell silent".to_owned()));
         }
@@ -350,7 +352,7 @@ impl Lane {
                     }
                     Err(_) => false,
                 },
-                _ = self.beat.tick() => self.beat().await.is_ok(),
+                () = sleep_until(self.beat_due) => self.beat().await.is_ok(),
             };
             if !still_there {
                 break;

@@ -7,15 +7,26 @@ use culvert_protocol::tunnel::{IDLE_LIMIT, Traffic};
 use tokio::time::Instant;
 
 /// How often the relay is asked whether it is there; it asks half as often.
-pub(super) const PING: Duration = Duration::from_secs(1);
+const PING: Duration = Duration::from_secs(1);
 
-/// A relay that has said nothing for so long is in doubt: two of its pings, and what answers ours, went missing. Another tunnel
-/// is dialled beside this one.
+/// The same while nothing else is said: thousands of tunnels that wait are most of what a relay has.
+const PING_AT_REST: Duration = Duration::from_secs(2);
+
+/// A relay that has said nothing for so long is in doubt: what answers two pings went missing, or one at rest. Another tunnel is
+/// dialled beside this one.
 const DOUBT: Duration = Duration::from_millis(2_500);
+const DOUBT_AT_REST: Duration = Duration::from_millis(4_500);
 
-/// The same for one that speaks but does not answer: it does not hear us. Longer, because an answer waits behind data; with the
-/// second that may pass until one is asked for, no more than 5 s.
+/// The same for one that speaks but does not answer: it does not hear us. Longer while there is data, behind which an answer waits.
+/// With the time that may pass until one is asked for, no more than 5 s.
 const UNANSWERED: Duration = Duration::from_secs(4);
+const UNANSWERED_AT_REST: Duration = Duration::from_millis(2_500);
+
+/// What passes, both ways, from one ping to the next where more is said than pings and their answers.
+const TALK: u64 = 600;
+
+/// A tunnel on which nothing was said for so long is at rest.
+const REST: Duration = Duration::from_secs(5);
 
 /// What passes, both ways, from one look to the next where a body is under way, and not otherwise: behind it, answers may be late. On
 /// a way that leads nowhere it soon stops.
@@ -32,6 +43,8 @@ pub(super) struct Signs {
     heard: Instant,
     /// Bytes that have passed: a control message may wait behind data that shows as well that somebody is there.
     passed: Traffic,
+    /// When more was last said than pings.
+    used: Instant,
     /// When a body was last seen to move.
     moved: Option<Instant>,
     /// The oldest ping that nothing answers.
@@ -46,6 +59,7 @@ impl Signs {
         Self {
             heard: now,
             passed: Traffic::default(),
+            used: now,
             moved: None,
             asked: None,
             probe: None,
@@ -64,9 +78,22 @@ impl Signs {
         if received > 0 {
             self.heard = now;
         }
-        if received + passed.sent.saturating_sub(before.sent) >= BODY {
+        let both = received + passed.sent.saturating_sub(before.sent);
+        if both >= TALK {
+            self.used = now;
+        }
+        if both >= BODY {
             self.moved = Some(now);
         }
+    }
+
+    /// When the relay is to be asked again.
+    pub(super) fn ping_after(&self, now: Instant) -> Duration {
+        if self.rests(now) { PING_AT_REST } else { PING }
+    }
+
+    fn rests(&self, now: Instant) -> bool {
+        now >= self.used + REST
     }
 
     pub(super) fn pinged(&mut self, now: Instant) {
@@ -85,15 +112,16 @@ impl Signs {
 
     /// This process did not run for a while: what was said meanwhile is yet to be read.
     pub(super) fn excuse(&mut self, now: Instant) {
-        self.heard = self.heard.max(now.checked_sub(DOUBT - PROBE).unwrap_or(now));
+        let doubt = if self.rests(self.heard) { DOUBT_AT_REST } else { DOUBT };
+        self.heard = self.heard.max(now.checked_sub(doubt - PROBE).unwrap_or(now));
         self.asked = self.asked.map(|_| now);
     }
 
     /// When it comes in doubt unless something is heard.
     pub(super) fn due(&self) -> Instant {
-        let mut due = self.heard + DOUBT;
+        let mut due = self.heard + if self.rests(self.heard) { DOUBT_AT_REST } else { DOUBT };
         if let Some(asked) = self.asked {
-            let answer = asked + UNANSWERED;
+            let answer = asked + if self.rests(asked) { UNANSWERED_AT_REST } else { UNANSWERED };
             due = due.min(self.moved.map_or(answer, |moved| answer.max(moved + PING + PROBE)));
         }
         if let Some((_, probe)) = self.probe {
@@ -136,6 +164,30 @@ mod tests {
         signs.heard(after(begun, 11_999));
         assert_eq!(signs.turned(after(begun, 12_000)), Some(false));
         assert!(!signs.is_doubtful() && !signs.is_over(after(begun, 12_000)));
+    }
+
+    #[test]
+    fn a_tunnel_at_rest_is_asked_less_often_and_doubted_within_five_seconds() {
+        let begun = Instant::now();
+        let mut signs = Signs::new(begun);
+        for second in 1..=5 {
+            signs.heard(after(begun, second * 1_000));
+            signs.passed(Traffic { received: second * (TALK - 1), sent: 0 }, after(begun, second * 1_000));
+        }
+        assert_eq!(signs.ping_after(after(begun, 4_999)), PING);
+        assert_eq!(signs.ping_after(after(begun, 5_000)), PING_AT_REST);
+        assert_eq!(signs.due(), after(begun, 9_500));
+        // It answers no longer.
+        signs.pinged(after(begun, 7_000));
+        assert_eq!(signs.due(), after(begun, 9_500));
+        signs.heard(after(begun, 8_000));
+        assert_eq!(signs.due(), after(begun, 9_500));
+        // A request.
+        signs.answered(1);
+        signs.heard(after(begun, 9_000));
+        signs.passed(Traffic { received: 6 * TALK, sent: 0 }, after(begun, 9_000));
+        assert_eq!(signs.ping_after(after(begun, 9_000)), PING);
+        assert_eq!(signs.due(), after(begun, 11_500));
     }
 
     #[test]

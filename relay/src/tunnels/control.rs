@@ -19,9 +19,12 @@ use super::registry::{Announced, Ended, Registration};
 use super::session::{DOUBT, Session};
 use crate::policy::{Verb, allow};
 
-/// How often a tunnel is looked at. The client is asked for a sign of life at every other look: it asks us every second, so that
-/// there are words from it anyway, and what ours are for is to know that it hears us.
+/// How often a tunnel is looked at.
 const BEAT: Duration = Duration::from_secs(1);
+/// At how many looks the client is asked for a sign of life, while requests are under way and otherwise. It asks us, too, so that
+/// there are words from it anyway, and what ours are for is to know that it hears us.
+const LOOKS: u64 = 2;
+const LOOKS_AT_REST: u64 = 4;
 /// No word for so long, and the client is gone, whatever its transport believes. Until then what is under way may go on where it
 /// stopped: a machine that was carried through a lift costs running answers nothing.
 const SILENCE: Duration = IDLE_LIMIT;
@@ -109,10 +112,11 @@ impl Control {
                     if deaf || session.heard_at().elapsed() > SILENCE {
                         return Err(Left::Silent);
                     }
-                    said.looks += 1;
-                    if said.looks % 2 == 1 {
+                    let due = if session.load.open() > 0 { LOOKS } else { LOOKS_AT_REST };
+                    if said.looks.is_multiple_of(due) {
                         self.ping(said).await?;
                     }
+                    said.looks += 1;
                 }
                 () = session.asked() => self.ping(said).await?,
                 // Exchanges are opened by the relay alone: what else a client opens leads nowhere and is reset. An

@@ -17,8 +17,9 @@ use super::strangers::{Bounds, Line, Room, Seat};
 use super::tls::Configs;
 use super::{Arrival, HANDSHAKE, Peer, Port, run};
 
-/// Each is a packet or two, and may keep the 64 KiB that they arrived in. A client's attempt lasts 5 s.
-pub(super) const LINE: Bounds = Bounds { length: 1_024, patience: Duration::from_secs(4) };
+/// Each is a packet or two, and may keep the 64 KiB that they arrived in: 256 MiB, if all of them meant harm. A client waits for 12 s
+/// once it was asked to prove its address.
+pub(super) const LINE: Bounds = Bounds { length: 4_096, patience: Duration::from_secs(10) };
 
 /// Takes connections in until the relay drains.
 pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port: &Arc<Port>) {

@@ -22,7 +22,7 @@ const UDP_BUFFER: usize = 4 << 20;
 const TRIES: usize = 16;
 
 /// QUIC clients that wait to be looked at, those in line among them: quinn drops what comes on top without a word.
-const INCOMING: usize = 2 * LINE.length;
+const INCOMING: usize = LINE.length + 1_024;
 /// What is kept of their first packets: a ClientHello is one or two, and is sent again. Packets that arrive together lie in one
 /// buffer of up to 64 KiB for as long as any of them is kept, so that a megabyte may be 50 times as much.
 const INCOMING_BYTES: u64 = 4 << 10;

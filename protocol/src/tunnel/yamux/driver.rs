@@ -84,17 +84,20 @@ async fn drive<T: AsyncRead + AsyncWrite + Unpin>(mut machine: Box<Machine<T>>) 
 /// time: to a process that was itself stopped for a minute, nobody has been silent yet.
 struct Silence {
     ticks: Interval,
-    silent: u128,
+    silent: u64,
+    /// Ticks since we said something.
+    mute: u64,
 }
 
 impl Silence {
     /// After as many ticks without a byte the peer was silent for the limit, and for at most one tick more.
-    const TICKS: u128 = IDLE_LIMIT.as_millis() / KEEP_ALIVE.as_millis();
+    const TICKS: u64 = IDLE_LIMIT.as_secs() / Self::TICK.as_secs();
+    const TICK: Duration = Duration::from_secs(1);
 
     fn new() -> Self {
-        let mut ticks = interval_at(Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+        let mut ticks = interval_at(Instant::now() + Self::TICK, Self::TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ticks, silent: 0 }
+        Self { ticks, silent: 0, mute: 0 }
     }
 
     fn poll<T: AsyncRead + AsyncWrite + Unpin>(
@@ -108,7 +111,9 @@ impl Silence {
             if self.silent >= Self::TICKS {
                 return Poll::Ready(());
             }
-            if !tunnel.seen.spoke.swap(false, Ordering::Relaxed) {
+            self.mute = if tunnel.seen.spoke.swap(false, Ordering::Relaxed) { 0 } else { self.mute + 1 };
+            if self.mute >= KEEP_ALIVE.as_secs() {
+                self.mute = 0;
                 machine.queue(&Signal::Alive);
             }
         }

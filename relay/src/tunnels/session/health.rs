@@ -10,9 +10,11 @@ use tokio::time::Instant;
 /// The shortest silence after a request's head, and after the ping that asks about it, that means anything: below it are
 /// the pauses of a busy machine and of one lost packet.
 const SHORTEST: Duration = Duration::from_millis(300);
-/// A control stream that has been silent for so long is in doubt even if nobody waits for anything: two of its pings, and what
-/// answers them, went missing.
-pub(crate) const DOUBT: Duration = Duration::from_millis(2_500);
+/// A control stream that has been silent for so long is in doubt even if nobody waits for anything: a client on whose tunnel nothing
+/// happens asks us every two seconds. Who waits has it asked sooner.
+pub(crate) const DOUBT: Duration = Duration::from_millis(4_500);
+/// The same for one that speaks and answers no ping.
+const UNANSWERED: Duration = Duration::from_millis(2_500);
 /// What bodies move, both ways, from one look to the next where both ends hear each other, though pings and their answers wait behind
 /// it. On a way that leads nowhere this soon stops; a trickle does not, and shows nothing.
 const BODY: u64 = 32 * 1024;
@@ -107,7 +109,7 @@ impl Health {
 
     /// When one that has answered no ping since then can be taken for deaf.
     pub(super) fn deaf_from(&self, unanswered: Instant) -> Instant {
-        self.busy_until().clamp(unanswered + DOUBT, unanswered + EXCUSED)
+        self.busy_until().clamp(unanswered + UNANSWERED, unanswered + EXCUSED)
     }
 
     /// A ping was answered.
@@ -205,7 +207,7 @@ mod tests {
             health.moved(BODY - 1);
             health.look();
             health.hear();
-            assert_eq!(health.deaf_from(asked), asked + DOUBT);
+            assert_eq!(health.deaf_from(asked), asked + UNANSWERED);
             assert!(!health.answered_since(Instant::now() - second / 2));
         }
         health.moved(BODY);
