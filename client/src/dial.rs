@@ -55,7 +55,7 @@ const ATTEMPT_IN_LINE: Duration = Duration::from_secs(12);
 /// How long the other rungs stand back for QUIC once the relay has answered there: packets get through, and a relay that is busy
 /// because thousands come back at once is not helped by a second attempt of each. Not for long, because an answer may be all that
 /// gets through.
-const STAND_BACK: Duration = Duration::from_secs(1);
+const STAND_BACK: Duration = Duration::from_secs(3);
 
 /// The same from the start, where the relay has just said over QUIC that it knows nothing of the last tunnel: as long as the
 /// attempt lasts, and as long again where it answers that one, too.

@@ -21,7 +21,10 @@ const STALL: Duration = Duration::from_secs(2);
 
 /// Where a packet would go if nothing is known of the relay's address, as behind a proxy: the default route, toward an address
 /// that nobody has (RFC 5737). None is sent.
-const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+/// Any port will do: nothing is sent.
+const DISCARD: u16 = 9;
 
 /// What was noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +53,8 @@ pub(crate) struct Watch {
     tick: Interval,
     ticks: u32,
     seen: Seen,
-    from: Option<IpAddr>,
+    /// Where the relay was when last looked for, and which address led there.
+    way: Option<(IpAddr, IpAddr)>,
 }
 
 /// Both clocks at one moment.
@@ -64,10 +68,10 @@ impl Watch {
     pub(crate) fn new() -> Self {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { tick, ticks: 0, seen: Seen::now(), from: None }
+        Self { tick, ticks: 0, seen: Seen::now(), way: None }
     }
 
-    /// Waits for the next change. `toward` is where the relay is, as far as that is known.
+    /// Waits for the next change. `toward` is where the relay is, as far as that is known; while it is not, where it was.
     pub(crate) async fn changed(&mut self, toward: Option<SocketAddr>) -> Change {
         loop {
             self.tick.tick().await;
@@ -76,14 +80,17 @@ impl Watch {
                 return change;
             }
             self.ticks = self.ticks.wrapping_add(1);
-            if self.ticks.is_multiple_of(TICKS_PER_LOOK)
-                && let Some(from) = source(toward.unwrap_or(ANYWHERE))
-                && let Some(before) = self.from.replace(from)
-                && before != from
-            {
+            if self.ticks.is_multiple_of(TICKS_PER_LOOK) && self.has_moved(toward.map(|toward| toward.ip())) {
                 return Change::Moved;
             }
         }
+    }
+
+    /// Whether another address leads there than before. Elsewhere another one may always have.
+    fn has_moved(&mut self, toward: Option<IpAddr>) -> bool {
+        let toward = toward.or(self.way.map(|(toward, _)| toward)).unwrap_or(ANYWHERE);
+        let Some(from) = source(toward) else { return false };
+        self.way.replace((toward, from)).is_some_and(|(other, before)| other == toward && before != from)
     }
 }
 
@@ -111,13 +118,13 @@ fn passed((monotonic, boot): (Duration, Duration)) -> Option<Change> {
 
 /// Which address packets to another one leave from; none where no route leads there. Sends nothing. A network that is away for a
 /// moment and comes back as it was is no change: whoever waits for an answer notices by itself.
-fn source(toward: SocketAddr) -> Option<IpAddr> {
+fn source(toward: IpAddr) -> Option<IpAddr> {
     let any: IpAddr = match toward {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(toward).ok()?;
+    socket.connect((toward, DISCARD)).ok()?;
     Some(socket.local_addr().ok()?.ip())
 }
 
@@ -159,11 +166,24 @@ mod tests {
     #[tokio::test]
     async fn another_way_toward_the_relay_is_noticed() {
         let mut watch = Watch::new();
-        watch.from = Some("203.0.113.7".parse().unwrap());
+        watch.way = Some((Ipv4Addr::LOCALHOST.into(), "203.0.113.7".parse().unwrap()));
         let relay = Some("127.0.0.1:4433".parse().unwrap());
         let changed = tokio::time::timeout(Duration::from_secs(10), watch.changed(relay)).await;
         assert_eq!(changed.unwrap(), Change::Moved);
-        assert_eq!(watch.from, Some(Ipv4Addr::LOCALHOST.into()));
+        assert_eq!(watch.way, Some((Ipv4Addr::LOCALHOST.into(), Ipv4Addr::LOCALHOST.into())));
+    }
+
+    #[tokio::test]
+    async fn another_relay_is_not_another_network() {
+        let mut watch = Watch::new();
+        let (one, other) = (Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2));
+        assert!(!watch.has_moved(Some(one.into())));
+        // Lost: what leads to it is still looked up, and not what leads anywhere else.
+        assert!(!watch.has_moved(None));
+        assert!(!watch.has_moved(Some(other.into())));
+        watch.way = Some((other.into(), "203.0.113.7".parse().unwrap()));
+        assert!(!watch.has_moved(Some(one.into())));
+        assert!(!watch.has_moved(Some(one.into())));
     }
 
     #[test]

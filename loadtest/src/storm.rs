@@ -28,8 +28,10 @@ const MEMORY: u64 = 1 << 20;
 
 /// Nobody waits longer.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a session may take to notice that its tunnel is gone before it is asked all the same.
+const NOTICED: Duration = Duration::from_secs(10);
 /// Requests at once, and between two for one developer.
-const ASKING: usize = 64;
+const ASKING: usize = 256;
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -113,7 +115,9 @@ async fn served(
         asking.spawn(async move {
             let field = Crowd::field(number);
             while killed.elapsed() < PATIENCE {
-                if timeout(PATIENCE, session.ready_again(before.as_ref())).await?.is_none() {
+                // One whose new tunnel came up beside the old one never was without.
+                let again = timeout(NOTICED, session.ready_again(before.as_ref())).await;
+                if matches!(again, Ok(None)) {
                     bail!("a session ended: {:?}", session.ended().await);
                 }
                 let turn = turns.acquire().await?;

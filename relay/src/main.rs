@@ -14,7 +14,9 @@ use culvert_relay::store::StoreError;
 use culvert_relay::{Config, ConfigError, Drained, Enrolment, Relay, StartError};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// The in-cluster half of culvert.
@@ -94,6 +96,12 @@ struct File {
     config: PathBuf,
 }
 
+/// Log lines that may wait for standard error.
+const LINES: usize = 8_192;
+
+/// How often it is looked whether some were lost.
+const LOST_LINES: Duration = Duration::from_secs(10);
+
 /// Exit codes, the same for every command of culvert.
 const INTERNAL: u8 = 1;
 const USAGE: u8 = 2;
@@ -138,10 +146,10 @@ fn is_configured(error: &StartError) -> bool {
 }
 
 fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    start_log(arguments)?;
+    let log = start_log(arguments)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match &arguments.command {
-        Command::Serve(file) => runtime.block_on(serve(&file.config, arguments.log_format)),
+        Command::Serve(file) => runtime.block_on(serve(&file.config, arguments.log_format, &log)),
         Command::Check(file) => check(&file.config),
         Command::Routes { file, output } => runtime.block_on(routes(&file.config, *output)),
         Command::Kill { what, file } => runtime.block_on(kill(&file.config, what)),
@@ -151,7 +159,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
+async fn serve(path: &Path, format: LogFormat, log: &Log) -> anyhow::Result<()> {
     // Before anything is bound: from now on a signal is a request to drain.
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
@@ -165,6 +173,7 @@ async fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
     }
     let stop = CancellationToken::new();
     let mut running = std::pin::pin!(relay.run(stop.clone()));
+    let (mut look, mut told) = (interval(LOST_LINES), 0);
     loop {
         tokio::select! {
             drained = &mut running => return match drained {
@@ -173,6 +182,14 @@ async fn serve(path: &Path, format: LogFormat) -> anyhow::Result<()> {
             },
             _ = interrupted.recv() => {}
             _ = terminated.recv() => {}
+            _ = look.tick() => {
+                let lost = log.lost.dropped_lines();
+                if lost > told {
+                    tracing::warn!("{} log lines were dropped: standard error is not read fast enough", lost - told);
+                }
+                told = lost;
+                continue;
+            }
         }
         if stop.is_cancelled() {
             // The second signal: whoever sends it has no patience left for what is under way.
@@ -261,16 +278,26 @@ struct BadFilter {
     cause: tracing_subscriber::filter::ParseError,
 }
 
-/// To standard error: standard output is data.
-fn start_log(arguments: &Arguments) -> Result<(), BadFilter> {
+/// What writes log lines, until it is dropped.
+struct Log {
+    lost: ErrorCounter,
+    _writes: WorkerGuard,
+}
+
+/// To standard error: standard output is data. By a thread of its own: whoever reads it slowly, or not at all, must not hold the
+/// relay up, and loses lines.
+fn start_log(arguments: &Arguments) -> Result<Log, BadFilter> {
     let filter = EnvFilter::try_new(&arguments.log)
         .map_err(|cause| BadFilter { text: arguments.log.clone(), cause })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let (lines, writes) =
+        NonBlockingBuilder::default().buffered_lines_limit(LINES).thread_name("log").finish(io::stderr());
+    let lost = lines.error_counter();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
     match arguments.log_format {
         LogFormat::Term => log.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    Ok(())
+    Ok(Log { lost, _writes: writes })
 }
 
 /// What a person is told. Nobody may be listening any more, which is no reason to fail.

@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use culvert_certs::RelayKeys;
 use culvert_protocol::tunnel::{Side, quic_transport};
-use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
 use super::quic::LINE;
 use super::tls::Configs;
+
+mod ids;
+
+use ids::Ids;
 
 /// Enough for a burst of a fast link while the relay's task waits for its turn. Best effort: the kernel may give less.
 const UDP_BUFFER: usize = 4 << 20;
@@ -97,9 +100,8 @@ fn endpoint(udp: UdpSocket, tls: &Configs, keys: &RelayKeys) -> io::Result<quinn
     // with a reset, and its client dials again at once. The reset key alone does nothing.
     let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, keys.reset.expose());
     let mut config = quinn::EndpointConfig::new(Arc::new(reset));
-    let [a, b, c, d, e, f, g, h, ..] = *keys.connection_id.expose();
-    let marking = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    let ids = Ids::marked_with(keys.connection_id.expose());
     config.min_reset_interval(BETWEEN_RESETS);
-    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(marking)));
+    config.cid_generator(move || Box::new(ids.clone()));
     quinn::Endpoint::new(config, Some(server), udp, Arc::new(quinn::TokioRuntime))
 }
