@@ -112,8 +112,9 @@ impl Signs {
 
     /// This process did not run for a while: what was said meanwhile is yet to be read.
     pub(super) fn excuse(&mut self, now: Instant) {
-        let doubt = if self.rests(self.heard) { DOUBT_AT_REST } else { DOUBT };
-        self.heard = self.heard.max(now.checked_sub(doubt - PROBE).unwrap_or(now));
+        let ago = |doubt: Duration| now.checked_sub(doubt - PROBE).unwrap_or(now);
+        let heard = if self.rests(ago(DOUBT_AT_REST)) { ago(DOUBT_AT_REST) } else { ago(DOUBT) };
+        self.heard = self.heard.max(heard);
         self.asked = self.asked.map(|_| now);
     }
 
