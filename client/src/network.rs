@@ -88,7 +88,7 @@ impl Watch {
 
     /// Whether another address leads there than before. Elsewhere another one may always have.
     fn has_moved(&mut self, toward: Option<IpAddr>) -> bool {
-        let toward = toward.or(self.way.map(|(toward, _)| toward)).unwrap_or(ANYWHERE);
+        let toward = toward.or_else(|| self.way.map(|(toward, _)| toward)).unwrap_or(ANYWHERE);
         let Some(from) = source(toward) else { return false };
         self.way.replace((toward, from)).is_some_and(|(other, before)| other == toward && before != from)
     }

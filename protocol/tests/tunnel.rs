@@ -431,7 +431,7 @@ async fn a_silent_peer_is_noticed_within_the_idle_limit(kind: Kind) {
     pair.link.cut.store(true, Ordering::Relaxed);
     let lost = Closed::Lost(Lost::Silent);
     // With one of its keep-alives, and two seconds for a busy machine.
-    let limit = IDLE_LIMIT + Duration::from_secs(3);
+    let limit = IDLE_LIMIT + Duration::from_secs(5);
     let (ours, theirs, read) = timeout(limit, async {
         tokio::join!(pair.listener.closed(), pair.dialer.closed(), read_all(&mut opened))
     })

@@ -18,6 +18,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 /// The in-cluster half of culvert.
 #[derive(Debug, Parser)]
@@ -284,15 +285,19 @@ struct Log {
     _writes: WorkerGuard,
 }
 
-/// To standard error: standard output is data. By a thread of its own: whoever reads it slowly, or not at all, must not hold the
-/// relay up, and loses lines.
+/// To standard error: standard output is data. Of a relay that serves, by a thread of its own: whoever reads it slowly, or not at
+/// all, must not hold callers up, and loses lines.
 fn start_log(arguments: &Arguments) -> Result<Log, BadFilter> {
     let filter = EnvFilter::try_new(&arguments.log)
         .map_err(|cause| BadFilter { text: arguments.log.clone(), cause })?;
     let (lines, writes) =
         NonBlockingBuilder::default().buffered_lines_limit(LINES).thread_name("log").finish(io::stderr());
     let lost = lines.error_counter();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines);
+    let writer = match arguments.command {
+        Command::Serve(_) => BoxMakeWriter::new(lines),
+        _ => BoxMakeWriter::new(io::stderr),
+    };
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     match arguments.log_format {
         LogFormat::Term => log.with_target(false).with_ansi(io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
