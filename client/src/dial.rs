@@ -106,8 +106,16 @@ pub struct Dialler {
     network: Network,
     quic: quic::Rung,
     tls: tls::Rung,
+    learnt: Arc<Learnt>,
+}
+
+/// What the tunnels so far have shown of QUIC.
+#[derive(Debug, Default)]
+struct Learnt {
     /// The relay was restarted and has said so over QUIC, about the last tunnel.
-    forgotten: Arc<AtomicBool>,
+    forgotten: AtomicBool,
+    /// A handshake succeeded, and nothing was heard after it: something lets the first packets through and no more.
+    mute: AtomicBool,
 }
 
 impl Dialler {
@@ -124,7 +132,7 @@ impl Dialler {
             network: profile.network.clone(),
             quic: quic::Rung::new(config.clone(), profile.network.source)?,
             tls: tls::Rung::new(config, Streams::new(relay, profile.network.source)?),
-            forgotten: Arc::default(),
+            learnt: Arc::default(),
         })
     }
 
@@ -132,7 +140,7 @@ impl Dialler {
         &self.relay
     }
 
-    /// Bounded: 5 s for the name, and then 5 s for each address and rung, which overlap.
+    /// Bounded: 5 s for the name, and then 5 s for each address and rung, which overlap; 12 s over QUIC once it was answered.
     pub async fn dial(&self) -> Result<Line, DialError> {
         self.dial_elsewhere(&[]).await
     }
@@ -142,8 +150,9 @@ impl Dialler {
     pub(crate) async fn dial_elsewhere(&self, taken: &[IpAddr]) -> Result<Line, DialError> {
         let memory = &self.network.memory;
         let worked = memory.recall(&self.relay).await;
-        let rungs = order(worked).into_iter().filter(|(rung, _)| self.rungs.allows(*rung));
-        let answers = &match self.forgotten.swap(false, Ordering::Relaxed) {
+        let order = if self.learnt.mute.load(Ordering::Relaxed) { QUIC_LAST.to_vec() } else { order(worked) };
+        let rungs = order.into_iter().filter(|(rung, _)| self.rungs.allows(*rung));
+        let answers = &match self.learnt.forgotten.swap(false, Ordering::Relaxed) {
             true => Answers::expected(STAND_BACK_LONGER),
             false => Answers::awaited(STAND_BACK),
         };
@@ -175,10 +184,14 @@ impl Dialler {
         if self.rungs == Rungs::Auto && worked != Some(way.rung()) {
             memory.remember(&self.relay, way.rung()).await;
         }
-        let forgotten = Arc::clone(&self.forgotten);
-        Ok(Line { tunnel, address: way.address(), missed, carrier, forgotten })
+        let learnt = Arc::clone(&self.learnt);
+        Ok(Line { tunnel, address: way.address(), missed, carrier, learnt })
     }
 }
+
+/// Where QUIC shakes hands and says nothing more.
+const QUIC_LAST: [(Transport, Duration); 3] =
+    [(Transport::Tls, HEAD_START), (Transport::WebSocket, HEAD_START), (Transport::Quic, HEAD_START)];
 
 /// Every rung, and the head start that the one before it has. One that had to stand in for QUIC the last time is begun
 /// first, and QUIC at the same moment: where it works again, it is faster by a round trip.
@@ -320,7 +333,7 @@ pub struct Line {
     pub missed: Vec<Missed>,
     carrier: Carrier,
     /// The dialler's.
-    forgotten: Arc<AtomicBool>,
+    learnt: Arc<Learnt>,
 }
 
 #[derive(Debug)]
@@ -341,7 +354,13 @@ impl Line {
     /// Has the next dial know what the end of this tunnel tells of QUIC.
     pub(crate) fn ended(&self, closed: &Closed) {
         let forgotten = matches!(closed, Closed::Lost(Lost::Forgotten));
-        self.forgotten.store(forgotten, Ordering::Relaxed);
+        self.learnt.forgotten.store(forgotten, Ordering::Relaxed);
+    }
+
+    /// Has the next dial know whether a word came on this tunnel once it was up. Returns whether that will begin otherwise.
+    pub(crate) fn spoke(&self, spoke: bool) -> bool {
+        let quic = self.tunnel.transport() == Transport::Quic;
+        quic && self.learnt.mute.swap(!spoke, Ordering::Relaxed) == spoke
     }
 
     /// Goes on from another UDP port, where it goes over one; a TCP connection stays what it is.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use culvert_protocol::hello::{
-    FromClient, FromRelay, HelloError, InstanceId, ListedIntercept, ListedService,
+    FromClient, FromRelay, HelloError, InstanceId, ListedIntercept, ListedService, Welcome,
 };
 use culvert_protocol::tunnel::{CloseCode, CloseReason};
 use tokio::time::timeout;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::address::RelayAddress;
 use crate::dial::{DialError, Dialler, Line};
 use crate::exit::Exit;
-use crate::session::{Control, Over, SessionError};
+use crate::session::{Control, GreetError, Over, SessionError};
 
 /// How long the whole answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -31,19 +31,31 @@ pub struct Listing {
 /// Texts in it are the relay's and other developers'.
 pub async fn list(dialler: &Dialler) -> Result<Listing, ListError> {
     let relay = dialler.relay();
-    let line = match dialler.dial().await {
-        Ok(line) => line,
-        Err(error) if error.verdict().is_some() => return Err(ListError::Session(SessionError::Dial(error))),
-        Err(error) => return Err(ListError::Dial(error)),
-    };
-    let listing = ask(&line, relay).await;
-    line.close(&CloseReason::new(CloseCode::Shutdown, "answered")).await;
-    listing
+    loop {
+        let line = match dialler.dial().await {
+            Ok(line) => line,
+            Err(error) if error.verdict().is_some() => {
+                return Err(ListError::Session(SessionError::Dial(error)));
+            }
+            Err(error) => return Err(ListError::Dial(error)),
+        };
+        let greeted = Control::greet(&line, InstanceId::new(rand::random()), None, None).await;
+        // Once: it does not begin with QUIC again.
+        if matches!(greeted, Err(GreetError::Silent)) && line.spoke(false) {
+            continue;
+        }
+        let listing = ask(greeted, &line, relay).await;
+        line.close(&CloseReason::new(CloseCode::Shutdown, "answered")).await;
+        return listing;
+    }
 }
 
-async fn ask(line: &Line, relay: &RelayAddress) -> Result<Listing, ListError> {
-    let (mut control, welcome) = match Control::greet(line, InstanceId::new(rand::random()), None, None).await
-    {
+async fn ask(
+    greeted: Result<(Control, Welcome), GreetError>,
+    line: &Line,
+    relay: &RelayAddress,
+) -> Result<Listing, ListError> {
+    let (mut control, welcome) = match greeted {
         Ok(greeted) => greeted,
         Err(error) => {
             return Err(match Over::of_greeting(error, line, relay).await {

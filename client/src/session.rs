@@ -39,7 +39,7 @@ pub(crate) mod tests;
 mod told;
 
 use backoff::Backoff;
-pub(crate) use control::Control;
+pub(crate) use control::{Control, GreetError};
 use dialling::{Greeted, dial};
 pub(crate) use ended::Over;
 pub use ended::SessionError;

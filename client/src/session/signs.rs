@@ -15,12 +15,12 @@ const PING_AT_REST: Duration = Duration::from_secs(2);
 /// A relay that has said nothing for so long is in doubt: what answers two pings went missing, or one at rest. Another tunnel is
 /// dialled beside this one.
 const DOUBT: Duration = Duration::from_millis(2_500);
-const DOUBT_AT_REST: Duration = Duration::from_millis(4_500);
+const DOUBT_AT_REST: Duration = Duration::from_secs(4);
 
 /// The same for one that speaks but does not answer: it does not hear us. Longer while there is data, behind which an answer waits.
 /// With the time that may pass until one is asked for, no more than 5 s.
 const UNANSWERED: Duration = Duration::from_secs(4);
-const UNANSWERED_AT_REST: Duration = Duration::from_millis(2_500);
+const UNANSWERED_AT_REST: Duration = Duration::from_millis(1_800);
 
 /// What passes, both ways, from one ping to the next where more is said than pings and their answers.
 const TALK: u64 = 600;
@@ -177,12 +177,12 @@ mod tests {
         }
         assert_eq!(signs.ping_after(after(begun, 4_999)), PING);
         assert_eq!(signs.ping_after(after(begun, 5_000)), PING_AT_REST);
-        assert_eq!(signs.due(), after(begun, 9_500));
+        assert_eq!(signs.due(), after(begun, 9_000));
         // It answers no longer.
         signs.pinged(after(begun, 7_000));
-        assert_eq!(signs.due(), after(begun, 9_500));
+        assert_eq!(signs.due(), after(begun, 8_800));
         signs.heard(after(begun, 8_000));
-        assert_eq!(signs.due(), after(begun, 9_500));
+        assert_eq!(signs.due(), after(begun, 8_800));
         // A request.
         signs.answered(1);
         signs.heard(after(begun, 9_000));

@@ -48,17 +48,16 @@ pub(super) async fn accept(endpoint: &quinn::Endpoint, tls: &Arc<Configs>, port:
         let room = if line.is_empty() || proven { seats.room(address, proven) } else { Room::Unproven };
         match room {
             Room::Seat(seat) => spawn(incoming, seat, tls, port),
-            Room::Unproven => {
-                port.metrics.refused("retry");
-                // Fails only for an address that is proven already, which was seen to above.
-                let _ = incoming.retry();
-            }
-            // Who has not proved it, and finds no seat at all, may be anybody: the client says it again by itself.
-            Room::None if !proven => busy(incoming, port),
-            Room::None => {
+            Room::None if proven => {
                 if let Err(incoming) = line.join(address, incoming) {
                     busy(incoming, port);
                 }
+            }
+            // Whoever has proved it may wait for a seat.
+            Room::None | Room::Unproven => {
+                port.metrics.refused("retry");
+                // Fails only for an address that is proven already, which was seen to above.
+                let _ = incoming.retry();
             }
         }
     }

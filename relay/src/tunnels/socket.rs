@@ -26,10 +26,9 @@ const TRIES: usize = 16;
 
 /// QUIC clients that wait to be looked at, those in line among them: quinn drops what comes on top without a word.
 const INCOMING: usize = LINE.length + 1_024;
-/// What is kept of their first packets: a ClientHello is one or two, and is sent again. Packets that arrive together lie in one
-/// buffer of up to 64 KiB for as long as any of them is kept, so that a megabyte may be 50 times as much.
-const INCOMING_BYTES: u64 = 4 << 10;
-const INCOMING_BYTES_IN_ALL: u64 = 1 << 20;
+/// What is kept of what they say beyond their first packet: nothing. They say it again, and packets that arrive together lie in one
+/// buffer of up to 64 KiB for as long as any of them is kept, however small it is.
+const INCOMING_BYTES: u64 = 0;
 
 /// quinn's 20 ms would tell 50 clients a second that the relay was restarted, and let the others wait until they doubt it: packets
 /// of many are read at once. Only who knows an id that this relay has given out gets one, and it is smaller than the packet that it
@@ -96,7 +95,7 @@ fn endpoint(udp: UdpSocket, tls: &Configs, keys: &RelayKeys) -> io::Result<quinn
         .transport_config(Arc::new(quic_transport(Side::Listener)))
         .max_incoming(INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
-        .incoming_buffer_size_total(INCOMING_BYTES_IN_ALL);
+        .incoming_buffer_size_total(INCOMING_BYTES);
     // Both keys outlive the process: a packet for a connection of the former life is recognised as such and answered
     // with a reset, and its client dials again at once. The reset key alone does nothing.
     let reset = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, keys.reset.expose());
