@@ -54,6 +54,8 @@ struct Conditions {
     loss: f64,
     /// By protocol and way.
     silent: [[bool; 2]; 2],
+    /// Of the datagrams to a client's port, only so many pass.
+    answers: Option<u32>,
     paused: bool,
     /// How often everything was given a new source port.
     rebinds: u64,
@@ -71,6 +73,7 @@ impl Flaky {
             delay: Duration::ZERO,
             loss: 0.0,
             silent: [[false; 2]; 2],
+            answers: None,
             paused: false,
             rebinds: 0,
             resets: 0,
@@ -109,6 +112,12 @@ impl Flaky {
         self.conditions.send_modify(|now| now.silent[protocol as usize][way as usize] = true);
     }
 
+    /// Lets the first answers to each of a client's ports through, and no further datagram: as a firewall does that looks at what
+    /// passes, and then decides.
+    pub fn first_answers(&self, count: u32) {
+        self.conditions.send_modify(|now| now.answers = Some(count));
+    }
+
     /// The same for everything.
     pub fn cut(&self) {
         self.conditions.send_modify(|now| now.silent = [[true; 2]; 2]);
@@ -122,7 +131,7 @@ impl Flaky {
     /// Everything passes again, and nothing is lost any more. A delay stays.
     pub fn heal(&self) {
         self.conditions.send_modify(|now| {
-            (now.silent, now.paused, now.loss) = ([[false; 2]; 2], false, 0.0);
+            (now.silent, now.answers, now.paused, now.loss) = ([[false; 2]; 2], None, false, 0.0);
         });
     }
 

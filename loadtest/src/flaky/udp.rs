@@ -91,9 +91,12 @@ impl Flow {
 
     async fn down(&self, mut from_relay: mpsc::Receiver<Datagram>) {
         let mut conditions = self.conditions.clone();
+        let mut answers = 0;
         while let Some((entered, datagram)) = from_relay.recv().await {
             let Some(now) = arrival(&mut conditions, entered).await else { return };
-            if !now.is_silent(Protocol::Udp, Way::Down) && !rand::random_bool(now.loss) {
+            answers += 1;
+            let passes = now.answers.is_none_or(|most| answers <= most);
+            if passes && !now.is_silent(Protocol::Udp, Way::Down) && !rand::random_bool(now.loss) {
                 let _ = self.socket.send_to(&datagram, self.client).await;
             }
         }

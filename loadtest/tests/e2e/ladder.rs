@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use culvert_client::dial::{DialError, Memory, Network, Proxies, Rungs};
 use culvert_loadtest::caller;
+use culvert_loadtest::flaky::Flaky;
 use culvert_loadtest::origin::Origin;
 use culvert_loadtest::path::WithoutUdp;
 use culvert_loadtest::proxies::{Asked, Manner, Proxy, Speaks};
@@ -175,6 +176,17 @@ async fn where_udp_is_dropped_the_first_request_is_served_within_two_seconds() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         let kept = state.join(format!("127.0.0.1_{}.rung", path.address().port()));
         assert_eq!(std::fs::read_to_string(kept).unwrap(), "tls\n");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_only_the_first_answers_over_udp_pass_the_tunnel_goes_over_tls() {
+    for answers in [1, 2, 4] {
+        let world = world().await;
+        let path = Flaky::to(world.addresses().tunnel).await.unwrap();
+        path.first_answers(answers);
+        let alice = world.developer_dialling("alice", path.address()).await.unwrap();
+        served(&world, &alice, Rungs::Auto, Transport::Tls).await;
     }
 }
 
