@@ -88,6 +88,17 @@ async fn answer(stream: Stream) {
     answers.finish().await.unwrap();
 }
 
+/// Reads up to it.
+async fn confirmation(frames: &mut Reader<RecvHalf>) {
+    loop {
+        match frames.frame().unwrap() {
+            Some(Frame::Confirmed) => return,
+            Some(_) => {}
+            None => assert_ne!(frames.fill().await.unwrap(), 0),
+        }
+    }
+}
+
 async fn scene() -> (Origin, World, Developer) {
     let upstream = Origin::named("upstream").await.unwrap();
     let world = World::before(&upstream.url()).await.unwrap();
@@ -233,15 +244,8 @@ async fn what_a_tunnel_had_when_it_went_is_asked_for_on_another_only_if_it_chang
             let (mut frames, mut answers) = (Reader::new(read), Writer::new(write));
             answers.accepted().unwrap();
             answers.flush().await.unwrap();
-            while had == Had::Unsafe {
-                match frames.frame().unwrap() {
-                    Some(Frame::Confirmed) => break,
-                    Some(_) => {}
-                    None => assert_ne!(
-                        timeout(PATIENCE, frames.fill()).await.expect("a confirmation").unwrap(),
-                        0
-                    ),
-                }
+            if had == Had::Unsafe {
+                timeout(PATIENCE, confirmation(&mut frames)).await.expect("a confirmation");
             }
             if had == Had::Answered {
                 let mut head = ResponseHead { status: 200, body: Body::Exact(8), ..ResponseHead::default() };
