@@ -357,10 +357,19 @@ impl Line {
         self.learnt.forgotten.store(forgotten, Ordering::Relaxed);
     }
 
-    /// Has the next dial know whether a word came on this tunnel once it was up. Returns whether that will begin otherwise.
-    pub(crate) fn spoke(&self, spoke: bool) -> bool {
-        let quic = self.tunnel.transport() == Transport::Quic;
-        quic && self.learnt.mute.swap(!spoke, Ordering::Relaxed) == spoke
+    /// A word came on this tunnel once it was up.
+    pub(crate) fn heard(&self) {
+        self.learns(false);
+    }
+
+    /// None did. Returns whether the next dial begins otherwise for that.
+    pub(crate) fn unheard(&self) -> bool {
+        self.learns(true)
+    }
+
+    /// Of QUIC alone. Returns whether it is new.
+    fn learns(&self, mute: bool) -> bool {
+        self.tunnel.transport() == Transport::Quic && self.learnt.mute.swap(mute, Ordering::Relaxed) != mute
     }
 
     /// Goes on from another UDP port, where it goes over one; a TCP connection stays what it is.

@@ -40,8 +40,8 @@ pub async fn list(dialler: &Dialler) -> Result<Listing, ListError> {
             Err(error) => return Err(ListError::Dial(error)),
         };
         let greeted = Control::greet(&line, InstanceId::new(rand::random()), None, None).await;
-        // Once: it does not begin with QUIC again.
-        if matches!(greeted, Err(GreetError::Silent)) && line.spoke(false) {
+        // At most once: it does not begin with QUIC again.
+        if matches!(greeted, Err(GreetError::Silent { otherwise: true })) {
             continue;
         }
         let listing = ask(greeted, &line, relay).await;

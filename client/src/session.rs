@@ -137,8 +137,7 @@ impl Session {
 
     /// Waits until every claim is in force; `None` when the session has ended and [`Session::ended`] says why.
     pub async fn ready(&mut self) -> Option<Arc<Ready>> {
-        let state = self.state.wait_for(Option::is_some).await.ok()?;
-        state.clone()
+        self.ready_again(None).await
     }
 
     /// The same after a time without: not what was so `before`.

@@ -48,8 +48,13 @@ impl Control {
             }
         };
         match timeout(GREETING, greeting).await {
-            Ok(greeted) => greeted,
-            Err(_) => Err(GreetError::Silent),
+            Ok(greeted) => {
+                if greeted.is_ok() {
+                    line.heard();
+                }
+                greeted
+            }
+            Err(_) => Err(GreetError::Silent { otherwise: line.unheard() }),
         }
     }
 
@@ -93,7 +98,10 @@ fn hello(instance: InstanceId, tunnel: Option<u64>, began: Option<Stamp>) -> Hel
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum GreetError {
     #[error("the relay did not answer within {} s", GREETING.as_secs())]
-    Silent,
+    Silent {
+        /// The next dial begins otherwise.
+        otherwise: bool,
+    },
     #[error("the relay turned us away: {message}")]
     Rejected { code: RejectCode, message: String, versions: Vec<u16> },
     #[error(transparent)]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use culvert_protocol::hello::Welcome;
 use culvert_protocol::tunnel::Transport;
 
-use super::control::GreetError;
 use super::lane::LaneId;
 use super::links::{Aim, steps};
 use super::shared::Shared;
@@ -59,14 +58,10 @@ async fn attempt(shared: &Shared, dialler: &Dialler, taken: &[IpAddr]) -> Result
     let id = shared.number();
     match Control::greet(&line, shared.instance, Some(id), shared.began()).await {
         Ok((control, welcome)) => {
-            line.spoke(true);
             shared.began_at(welcome.began.clone());
             Ok(Greeted { id, line, control, welcome, missed, how })
         }
         Err(error) => {
-            if matches!(error, GreetError::Silent) {
-                line.spoke(false);
-            }
             let over = Over::of_greeting(error, &line, dialler.relay()).await;
             line.close(&over.as_reason()).await;
             Err(over)

@@ -50,7 +50,7 @@ impl Over {
                 Ok(closed) => Self::of_closed(&closed, line, relay),
                 Err(_) => Self::Again(format!("greeting {relay}: {}", because(&error))),
             },
-            GreetError::Silent => {
+            GreetError::Silent { .. } => {
                 Self::Again(format!("greeting {relay} over {}: {error}", line.tunnel.transport()))
             }
         }

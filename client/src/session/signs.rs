@@ -6,21 +6,31 @@ use std::time::Duration;
 use culvert_protocol::tunnel::{IDLE_LIMIT, Traffic};
 use tokio::time::Instant;
 
-/// How often the relay is asked whether it is there; it asks half as often.
-const PING: Duration = Duration::from_secs(1);
+/// How often the relay is asked whether it is there, and how long it may take to show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Pace {
+    /// From one ping to the next; it asks half as often.
+    ping: Duration,
+    /// A relay that has said nothing for so long is in doubt. Another tunnel is dialled beside this one.
+    doubt: Duration,
+    /// The same for one that speaks but does not answer: it does not hear us. With the time that may pass until one is asked for,
+    /// no more than 5 s.
+    unanswered: Duration,
+}
 
-/// The same while nothing else is said: thousands of tunnels that wait are most of what a relay has.
-const PING_AT_REST: Duration = Duration::from_secs(2);
+/// While the tunnel is used. What answers two pings went missing when there is a doubt, and an answer may wait behind data.
+const IN_USE: Pace = Pace {
+    ping: Duration::from_secs(1),
+    doubt: Duration::from_millis(2_500),
+    unanswered: Duration::from_secs(4),
+};
 
-/// A relay that has said nothing for so long is in doubt: what answers two pings went missing, or one at rest. Another tunnel is
-/// dialled beside this one.
-const DOUBT: Duration = Duration::from_millis(2_500);
-const DOUBT_AT_REST: Duration = Duration::from_secs(4);
-
-/// The same for one that speaks but does not answer: it does not hear us. Longer while there is data, behind which an answer waits.
-/// With the time that may pass until one is asked for, no more than 5 s.
-const UNANSWERED: Duration = Duration::from_secs(4);
-const UNANSWERED_AT_REST: Duration = Duration::from_millis(1_800);
+/// While nothing else is said: thousands of tunnels that wait are most of what a relay has.
+const AT_REST: Pace = Pace {
+    ping: Duration::from_secs(2),
+    doubt: Duration::from_secs(4),
+    unanswered: Duration::from_millis(1_800),
+};
 
 /// What passes, both ways, from one ping to the next where more is said than pings and their answers.
 const TALK: u64 = 600;
@@ -89,11 +99,11 @@ impl Signs {
 
     /// When the relay is to be asked again.
     pub(super) fn ping_after(&self, now: Instant) -> Duration {
-        if self.rests(now) { PING_AT_REST } else { PING }
+        self.pace(now).ping
     }
 
-    fn rests(&self, now: Instant) -> bool {
-        now >= self.used + REST
+    fn pace(&self, now: Instant) -> Pace {
+        if now >= self.used + REST { AT_REST } else { IN_USE }
     }
 
     pub(super) fn pinged(&mut self, now: Instant) {
@@ -112,18 +122,18 @@ impl Signs {
 
     /// This process did not run for a while: what was said meanwhile is yet to be read.
     pub(super) fn excuse(&mut self, now: Instant) {
-        let ago = |doubt: Duration| now.checked_sub(doubt - PROBE).unwrap_or(now);
-        let heard = if self.rests(ago(DOUBT_AT_REST)) { ago(DOUBT_AT_REST) } else { ago(DOUBT) };
+        let ago = |pace: Pace| now.checked_sub(pace.doubt - PROBE).unwrap_or(now);
+        let heard = ago(self.pace(ago(AT_REST)));
         self.heard = self.heard.max(heard);
         self.asked = self.asked.map(|_| now);
     }
 
     /// When it comes in doubt unless something is heard.
     pub(super) fn due(&self) -> Instant {
-        let mut due = self.heard + if self.rests(self.heard) { DOUBT_AT_REST } else { DOUBT };
+        let mut due = self.heard + self.pace(self.heard).doubt;
         if let Some(asked) = self.asked {
-            let answer = asked + if self.rests(asked) { UNANSWERED_AT_REST } else { UNANSWERED };
-            due = due.min(self.moved.map_or(answer, |moved| answer.max(moved + PING + PROBE)));
+            let answer = asked + self.pace(asked).unanswered;
+            due = due.min(self.moved.map_or(answer, |moved| answer.max(moved + IN_USE.ping + PROBE)));
         }
         if let Some((_, probe)) = self.probe {
             due = due.min(probe);
@@ -175,8 +185,8 @@ mod tests {
             signs.heard(after(begun, second * 1_000));
             signs.passed(Traffic { received: second * (TALK - 1), sent: 0 }, after(begun, second * 1_000));
         }
-        assert_eq!(signs.ping_after(after(begun, 4_999)), PING);
-        assert_eq!(signs.ping_after(after(begun, 5_000)), PING_AT_REST);
+        assert_eq!(signs.ping_after(after(begun, 4_999)), IN_USE.ping);
+        assert_eq!(signs.ping_after(after(begun, 5_000)), AT_REST.ping);
         assert_eq!(signs.due(), after(begun, 9_000));
         // It answers no longer.
         signs.pinged(after(begun, 7_000));
@@ -187,7 +197,7 @@ mod tests {
         signs.answered(1);
         signs.heard(after(begun, 9_000));
         signs.passed(Traffic { received: 6 * TALK, sent: 0 }, after(begun, 9_000));
-        assert_eq!(signs.ping_after(after(begun, 9_000)), PING);
+        assert_eq!(signs.ping_after(after(begun, 9_000)), IN_USE.ping);
         assert_eq!(signs.due(), after(begun, 11_500));
     }
 
