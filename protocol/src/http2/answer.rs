@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use h2::client::ResponseFuture;
 
@@ -39,11 +39,10 @@ impl Answer {
     /// Waits for the next head and puts it in `head`. Nothing is lost if this is dropped.
     pub async fn head(&mut self, head: &mut ResponseHead) -> Result<(), Cut> {
         let State::Awaited(future) = &mut self.state else { return Err(Cut::Misplaced) };
-        let heard = poll_fn(|cx| match future.poll_informational(cx) {
-            Poll::Ready(Some(informed)) => Poll::Ready(informed.map(Heard::Informed)),
-            Poll::Ready(None) | Poll::Pending => {
-                Pin::new(&mut *future).poll(cx).map(|answered| answered.map(Heard::Answered))
-            }
+        // The final head is asked for once it is there: h2 drops the informational ones that come while somebody waits for it.
+        let heard = poll_fn(|cx| match ready!(future.poll_informational(cx)) {
+            Some(informed) => Poll::Ready(informed.map(Heard::Informed)),
+            None => Pin::new(&mut *future).poll(cx).map(|answered| answered.map(Heard::Answered)),
         });
         match heard.await? {
             Heard::Informed(response) => {

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -61,9 +61,10 @@ pub(super) async fn ask(
 
     let mut answers = Vec::new();
     let answer = loop {
-        let next = poll_fn(|cx| match response.poll_informational(cx) {
-            Poll::Ready(Some(informed)) => Poll::Ready(informed.map(Err)),
-            Poll::Ready(None) | Poll::Pending => Pin::new(&mut response).poll(cx).map_ok(Ok),
+        // The final one is asked for once it is there: whoever asks before loses the informational ones that come meanwhile.
+        let next = poll_fn(|cx| match ready!(response.poll_informational(cx)) {
+            Some(informed) => Poll::Ready(informed.map(Err)),
+            None => Pin::new(&mut response).poll(cx).map_ok(Ok),
         });
         match next.await? {
             Err(informed) => answers.push(heard(&informed, Vec::new(), &HeaderMap::new())),
