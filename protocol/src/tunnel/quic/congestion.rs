@@ -8,10 +8,10 @@
 //!
 //! What is left out of it: the pacing rate, because quinn paces by the window and the round trip; Drain, because a window that is
 //! smaller than what is under way drains it; and ProbeRTT, because the round with less shows the shortest round trip. What is
-//! added: a search that loses much is over (as in later versions), an ECN mark ends it or has less sent, and a path on which no
-//! round trip comes near the shortest any more has become longer. What RFC 9002 asks for
-//! besides: a window after persistent congestion (7.6.2), none that grows while there is little to send (7.8), and a new one for a
-//! new path (9.4 of RFC 9000), which quinn makes. A loss that was none has cost nothing. Holds no packet and no clock.
+//! added: a search that loses much is over (as in later versions), a queue that runs over has earlier rates forgotten, an ECN mark
+//! ends it or has less sent, and a path on which no round trip comes near the shortest any more has become longer. What RFC 9002
+//! asks for besides: a window after persistent congestion (7.6.2), none that grows while there is little to send (7.8), and a new
+//! one for a new path (9.4 of RFC 9000), which quinn makes. A loss that was none has cost nothing. Holds no packet and no clock.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -62,7 +62,8 @@ const SHORTEST: Duration = Duration::from_secs(15);
 /// that is believed it looks like a slower one. Whatever we have queued up ourselves drains within a cycle.
 const LONGER: u32 = 10;
 
-/// More lost in one round, and it is not the weather but us: the search is over.
+/// More lost in one round, and it is not the weather but us: the search is over. Where the round trip is longer, too, what was known
+/// of the path is not so any more.
 const OURS: f64 = 0.1;
 
 /// How exactly it is remembered when what was sent: so many times a round trip, and no more often than each millisecond.
@@ -231,14 +232,20 @@ impl Path {
     fn turn(&mut self, now: Instant) {
         let Round { last_sent, delivered, lost, best, shortest, full, marked, .. } = self.round;
         let near = self.shortest.get().saturating_mul(2).saturating_add(UNEVEN);
-        self.longer = if shortest > near && shortest < Duration::MAX { self.longer + 1 } else { 0 };
+        let queued = shortest > near && shortest < Duration::MAX;
+        self.longer = if queued { self.longer + 1 } else { 0 };
         if self.longer >= LONGER {
             self.longer = 0;
             self.shortest = Shortest { since: now, now: shortest, before: shortest };
         }
+        let much = lost as f64 > OURS * (delivered + lost) as f64;
         // While there is little to send nothing is learnt, and nothing forgotten.
         if full {
             self.rates.rotate_right(1);
+            // A queue that runs over: whatever passed before, as the burst that a rate limit lets through, it does not now.
+            if queued && much && best > 0.0 {
+                self.rates = [0.0; ROUNDS];
+            }
             self.rates[0] = best;
         } else {
             self.rates[0] = self.rates[0].max(best);
@@ -247,7 +254,7 @@ impl Path {
         if !full {
             return;
         }
-        let ours = marked || lost as f64 > OURS * (delivered + lost) as f64;
+        let ours = marked || much;
         self.phase = match self.phase {
             Phase::Searching { highest, .. } if best >= highest * RISE && !marked => {
                 Phase::Searching { highest: best, rounds: 0 }

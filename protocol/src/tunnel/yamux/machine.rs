@@ -35,8 +35,8 @@ const SURPLUS: usize = 64;
 const LISTENER_GROWTH: usize = 8 << 20;
 const DIALER_GROWTH: usize = 16 << 20;
 
-/// The largest data frame. With 64 KiB the overhead is gone; more would make small frames wait behind it.
-const SPLIT: usize = 64 * 1024;
+/// The largest data frame: one TLS record. Small frames wait behind it, and behind larger ones for longer.
+const SPLIT: usize = 16 * 1024;
 
 /// Signals that wait for a peer which does not read them wait in the tunnel's queue, and here no more than this.
 const SIGNALS_AT_ONCE: usize = 1024;

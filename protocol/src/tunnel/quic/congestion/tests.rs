@@ -187,6 +187,17 @@ fn a_path_that_becomes_slower_and_faster_is_followed() {
 }
 
 #[test]
+fn a_path_that_becomes_far_slower_is_flooded_for_a_moment_only() {
+    let mut line = Line::new(100.0, 2, 0.0);
+    let mut senders = [Sender::new(&line)];
+    line.carry(&mut senders, Duration::from_secs(1));
+    line.rate /= 100.0;
+    let (carried, queued) = line.carry(&mut senders, Duration::from_secs(1));
+    assert!(carried[0] > 0.8, "{carried:?}");
+    assert!(queued < Duration::from_millis(50), "{queued:?}");
+}
+
+#[test]
 fn a_path_whose_packets_come_unevenly_does_not_look_slower_and_slower() {
     let mut line = Line::new(100.0, 5, 0.005);
     line.jitter = Duration::from_millis(20);
