@@ -16,8 +16,8 @@ use crate::stack::{Stack, Where};
 /// What one may cost, in KiB.
 const PROMISE: f64 = 40.0;
 
-/// Handshakes are over and what they took is given back.
-const SETTLED: Duration = Duration::from_secs(5);
+/// Handshakes are over, what they took is given back, and tunnels are at rest: that is after five seconds without a word.
+const SETTLED: Duration = Duration::from_secs(8);
 /// Processor time is counted for so long.
 const COUNTED: Duration = Duration::from_secs(10);
 

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -25,8 +24,10 @@ use crate::stack::{Stack, Where};
 use crate::upstream::Upstream;
 use crate::world;
 
+mod churn;
 mod claimants;
 
+use churn::Churn;
 use claimants::{CHANGES, Claimant, OF_ONE};
 
 /// Claims that a relay takes without being told.
@@ -105,7 +106,7 @@ struct Among {
     _orders: Vec<mpsc::Sender<Vec<Intercept>>>,
     /// Who serves the claim that is measured.
     _developer: Process,
-    churners: Vec<culvert_client::profile::Profile>,
+    churners: Arc<[culvert_client::profile::Profile]>,
 }
 
 /// Nobody's request, but with everything that claims look at; and the measured developer's.
@@ -203,7 +204,15 @@ impl Among {
         if let Some(ended) = holding.try_join_next() {
             bail!("a tunnel was lost: {:?}", ended?);
         }
-        Ok(Self { stack, at_rest, row, holding, _orders: orders, _developer: developer, churners })
+        Ok(Self {
+            stack,
+            at_rest,
+            row,
+            holding,
+            _orders: orders,
+            _developer: developer,
+            churners: churners.into(),
+        })
     }
 
     /// What the relay takes for one of these requests, in microseconds of a processor.
@@ -230,28 +239,14 @@ impl Among {
         let before = self.stack.relay.cpu()?;
         let calm = wait().await?;
         let alone = self.stack.relay.cpu()? - before;
-        let mut churning = JoinSet::new();
-        let came = Arc::new(AtomicU64::new(0));
-        let mut tunnels = Vec::new();
-        for churner in &self.churners {
-            tunnels.push(Claimant::connect(churner).await?);
-        }
-        let start = Instant::now();
-        for (number, tunnel) in tunnels.into_iter().enumerate() {
-            // Spread over the time of one change.
-            let first = start + Duration::from_micros(1_000_000 * number as u64 / effort.churn as u64 / 2);
-            let name = move |at| claim(&format!("churn-{number}-{at}"), true);
-            churning.spawn(tunnel.churn(first, Arc::clone(&came), name));
-        }
-        let before = self.stack.relay.cpu()?;
+        let churn = Churn::start(Arc::clone(&self.churners), effort.churn).await?;
+        let (begun, before) = (Instant::now(), self.stack.relay.cpu()?);
+        let earlier = churn.came();
         let churned = wait().await?;
         let more = (self.stack.relay.cpu()? - before).saturating_sub(alone);
-        let came = came.load(Ordering::Relaxed) as f64;
-        let rate = came / start.elapsed().as_secs_f64();
-        if let Some(ended) = churning.try_join_next() {
-            bail!("claims no longer come and go: {:?}", ended?);
-        }
-        churning.shutdown().await;
+        let came = (churn.came() - earlier) as f64;
+        let rate = came / begun.elapsed().as_secs_f64();
+        churn.end()?;
         self.row.calm_p99_us.runs.push(calm);
         self.row.churned_p99_us.runs.push(churned);
         self.row.came.runs.push(rate);
