@@ -380,6 +380,14 @@ impl Line {
         }
     }
 
+    /// Waits until the relay's address says over UDP that a relay has come back there: reason to ask, and proof of nothing.
+    pub(crate) async fn knocked(&self) {
+        match &self.carrier {
+            Carrier::Quic(carrier) => carrier.knocked().await,
+            Carrier::Tls(_) => std::future::pending().await,
+        }
+    }
+
     /// What the system granted, over QUIC.
     pub fn udp_buffers(&self) -> Option<UdpBuffers> {
         match &self.carrier {
@@ -499,6 +507,16 @@ impl DialError {
         match self {
             Self::Resolve { relay, .. } | Self::NoRung { relay, .. } => relay,
         }
+    }
+
+    /// TCP is refused wherever it gets to, and nothing answers over UDP.
+    pub(crate) fn nobody_listens(&self) -> bool {
+        let Self::NoRung { missed, .. } = self else { return false };
+        let refused =
+            |why: &Why| matches!(why, Why::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+        let silent = |why: &Why| matches!(why, Why::Silent | Why::GivenUp | Why::NotWanted);
+        missed.iter().any(|missed| refused(&missed.why))
+            && missed.iter().all(|missed| refused(&missed.why) || silent(&missed.why))
     }
 
     /// What to try where there is no verdict.

@@ -60,7 +60,7 @@ async fn ask(
         Err(error) => {
             return Err(match Over::of_greeting(error, line, relay).await {
                 Over::Never(error) => ListError::Session(error),
-                Over::Again(why) => ListError::NotNow(why),
+                Over::Again(why) | Over::Away(why) | Over::Forgotten(why) => ListError::NotNow(why),
                 Over::Stopped | Over::Moved | Over::Drained { .. } => {
                     ListError::NotNow("the relay is going away".to_owned())
                 }

@@ -13,7 +13,7 @@ use culvert_protocol::hello::Welcome;
 use culvert_protocol::intercept::Intercept;
 use culvert_protocol::tunnel::Transport;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +43,7 @@ pub(crate) use control::{Control, GreetError};
 use dialling::{Greeted, dial};
 pub(crate) use ended::Over;
 pub use ended::SessionError;
-use lane::{Lane, LaneId, Orders, Told, decline};
+use lane::{Lane, LaneId, Loss, Orders, Told, decline};
 use links::{Aim, Held, Links, Stage};
 use shared::Shared;
 
@@ -196,12 +196,12 @@ impl Desk {
 struct Life {
     shared: Arc<Shared>,
     links: Links,
-    lanes: JoinSet<(LaneId, Option<String>)>,
+    lanes: JoinSet<(LaneId, Option<Loss>)>,
     tell: mpsc::Sender<(LaneId, Told)>,
     told: mpsc::Receiver<(LaneId, Told)>,
     dials: JoinSet<(Aim, Result<Greeted, Over>)>,
     /// A replica is being dialled, whichever answers.
-    seeking: bool,
+    seeking: Option<AbortHandle>,
     /// How often one was: each time at the next of the relay's addresses.
     seeks: usize,
     /// When it may be, and how long it is waited after failures.
@@ -239,7 +239,7 @@ impl Life {
             tell,
             told,
             dials: JoinSet::new(),
-            seeking: false,
+            seeking: None,
             seeks: 0,
             seek_due: Instant::now(),
             backoff: Backoff::default(),
@@ -289,10 +289,9 @@ impl Life {
     fn dial_what_is_missing(&mut self) -> Result<(), SessionError> {
         let now = Instant::now();
         let mut aims = self.links.look(self.shared.climbs(), now);
-        if self.links.is_missing() && !self.seeking && self.seek_due <= now {
+        if self.links.is_missing() && self.seeking.is_none() && self.seek_due <= now {
             match self.shared.expired() {
                 None => {
-                    self.seeking = true;
                     aims.push(Aim::Replica { place: self.seeks % self.shared.places.len().max(1) });
                     self.seeks = self.seeks.wrapping_add(1);
                 }
@@ -303,14 +302,18 @@ impl Life {
         }
         for aim in aims {
             let taken = self.links.addresses().map(|address| address.ip()).collect();
-            self.dials.spawn(Box::pin(dial(Arc::clone(&self.shared), aim, taken)));
+            let seeks = aim.is_replica();
+            let dialling = self.dials.spawn(Box::pin(dial(Arc::clone(&self.shared), aim, taken)));
+            if seeks {
+                self.seeking = Some(dialling);
+            }
         }
         Ok(())
     }
 
     fn due(&self) -> Instant {
         let now = Instant::now();
-        let seek = (self.links.is_missing() && !self.seeking).then_some(self.seek_due);
+        let seek = (self.links.is_missing() && self.seeking.is_none()).then_some(self.seek_due);
         let dues = [seek, self.links.due(self.shared.climbs()), self.ready_due];
         dues.into_iter().flatten().min().unwrap_or(now + IDLE)
     }
@@ -320,11 +323,16 @@ impl Life {
         &mut self,
         dialled: Result<(Aim, Result<Greeted, Over>), JoinError>,
     ) -> Result<(), SessionError> {
-        let (aim, greeted) = dialled.map_err(|_| SessionError::Broken)?;
+        let (aim, greeted) = match dialled {
+            Ok(dialled) => dialled,
+            // Given up for another one.
+            Err(stopped) if stopped.is_cancelled() => return Ok(()),
+            Err(_) => return Err(SessionError::Broken),
+        };
         let now = Instant::now();
         self.links.dialled(&aim);
         if aim.is_replica() {
-            self.seeking = false;
+            self.seeking = None;
         }
         let Greeted { id, line, control, welcome, missed, how } = match (greeted, &aim) {
             (Ok(greeted), _) => greeted,
@@ -334,7 +342,11 @@ impl Life {
                 return Err(error);
             }
             (Err(over), Aim::Replica { .. }) => {
-                self.fail(over.to_string());
+                let wait = match over {
+                    Over::Away(_) => self.backoff.next_away(now, rand::random()),
+                    _ => self.backoff.next(rand::random()),
+                };
+                self.fail(over.to_string(), wait);
                 return Ok(());
             }
             (Err(over), Aim::Climb { .. } | Aim::Grow { .. }) => {
@@ -418,21 +430,26 @@ impl Life {
     }
 
     /// A lane has ended; `why`, if it was not meant to.
-    fn part(&mut self, ended: Result<(LaneId, Option<String>), JoinError>) -> Result<(), SessionError> {
-        let (id, why) = ended.map_err(|_| SessionError::Broken)?;
+    fn part(&mut self, ended: Result<(LaneId, Option<Loss>), JoinError>) -> Result<(), SessionError> {
+        let (id, loss) = ended.map_err(|_| SessionError::Broken)?;
         let Some(lane) = self.links.remove(id) else { return Ok(()) };
-        let Some(why) = why else { return Ok(()) };
+        let Some(Loss { why, relay_is_back }) = loss else { return Ok(()) };
         self.lost = Instant::now();
         if lane.stage == Stage::InForce && lane.begun.elapsed() >= GOOD {
             self.backoff.reset();
+            // What was said while it was away is said again later and later, and it is there now.
+            if relay_is_back && let Some(seeking) = self.seeking.take() {
+                seeking.abort();
+            }
         }
-        self.fail(why);
+        let wait = self.backoff.next(rand::random());
+        self.fail(why, wait);
         Ok(())
     }
 
-    fn fail(&mut self, why: String) {
+    fn fail(&mut self, why: String, wait: Duration) {
         tracing::debug!(why, "no tunnel");
-        self.seek_due = Instant::now() + self.backoff.next(rand::random());
+        self.seek_due = Instant::now() + wait;
         // With some replicas in force and another one away, there is nothing left to wait for.
         self.ready_due = self.ready_due.map(|due| due.min(Instant::now()));
         if !self.links.is_in_force() && self.state.borrow().is_none() {

@@ -44,6 +44,11 @@ pub const IDLE_LIMIT: Duration = Duration::from_secs(12);
 /// between two pings on the control stream, which mostly are what is said.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
+/// What a relay that was started again sends once, as a datagram of its own, to where tunnels over QUIC were: who hears it may ask
+/// whether the relay still knows the tunnel. It is no proof of anything, and too short for a packet of QUIC's (RFC 9000 section
+/// 10.3), which drops it.
+pub const KNOCK: [u8; 16] = *b"culvert is back\n";
+
 /// The most streams that one side lets the other have open: one developer's share of a relay's callers.
 pub const MAX_STREAMS: u32 = 1_000;
 

@@ -134,7 +134,7 @@ impl Relay {
         };
         let of_ingresses = websocket.as_ref().map(TcpListener::local_addr).transpose();
         let of_ingresses = of_ingresses.map_err(unnamed(config.tunnel.listen))?;
-        let tunnels = Bound::bind(config.tunnel.listen, websocket, Arc::new(tls), &keys)
+        let tunnels = Bound::bind(config.tunnel.listen, websocket, Arc::new(tls), &keys, &config.data)
             .await
             .map_err(|error| StartError::tunnels(config.tunnel.listen, error))?;
 

@@ -9,6 +9,7 @@ pub(crate) mod claim;
 mod control;
 mod greeting;
 mod join;
+mod knock;
 mod leaving;
 mod pace;
 mod quic;
@@ -87,7 +88,7 @@ struct Peer {
 
 /// Accepts developers until `drain`, keeps their tunnels until `close`. Returns when the last one is gone.
 pub(crate) async fn serve(bound: Bound, port: Arc<Port>) {
-    let Bound { tcp, websocket, tls, quic, address: _ } = bound;
+    let Bound { tcp, websocket, tls, quic, knocker, address: _ } = bound;
     let of_ingresses = async {
         if let Some(listener) = websocket {
             tls::accept(listener, &port.strangers.ingress, &tls, &port).await;
@@ -97,7 +98,8 @@ pub(crate) async fn serve(bound: Bound, port: Arc<Port>) {
         tls::accept(tcp, &port.strangers.tcp, &tls, &port),
         of_ingresses,
         port.registry.expire(port.close.clone()),
-        quic::accept(&quic, &tls, &port)
+        quic::accept(&quic, &tls, &port),
+        knocker.run(&port.registry, port.close.clone())
     );
     port.close.cancelled().await;
     port.tasks.close();

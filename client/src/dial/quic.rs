@@ -62,7 +62,8 @@ impl Rung {
     ) -> Result<(Tunnel, Carrier), Why> {
         let (socket, buffers) = socket(relay, self.source).map_err(Why::Io)?;
         let runtime = quinn::default_runtime().ok_or_else(|| Why::Io(io::ErrorKind::Unsupported.into()))?;
-        let socket = Arc::new(Exchangeable::new(runtime.wrap_udp_socket(socket).map_err(Why::Io)?, answers));
+        let socket =
+            Arc::new(Exchangeable::new(runtime.wrap_udp_socket(socket).map_err(Why::Io)?, relay, answers));
         let under = Arc::clone(&socket);
         let endpoint = Endpoint::new_with_abstract_socket(EndpointConfig::default(), None, under, runtime);
         let endpoint = endpoint.map_err(Why::Io)?;
@@ -87,6 +88,10 @@ impl Carrier {
 
     pub(super) fn buffers(&self) -> UdpBuffers {
         self.buffers
+    }
+
+    pub(super) async fn knocked(&self) {
+        self.socket.knocked().await;
     }
 
     /// Goes on from another port: the one that is in use may belong to a network that is gone, or be forgotten by a NAT.

@@ -3,13 +3,23 @@
 
 use std::time::Duration;
 
-/// The longest first wait. A relay that restarts is back within seconds.
-const FIRST: Duration = Duration::from_millis(200);
+use tokio::time::Instant;
 
-/// Full jitter: anything from nothing to a limit that doubles, from 0.2 s to 10 s.
+/// The longest wait for the first try: a relay that says that it was restarted is there, and tells them one after the other.
+const FIRST: Duration = Duration::from_millis(40);
+
+/// The same for the second. A relay that restarts is back within seconds.
+const SECOND: Duration = Duration::from_millis(200);
+
+/// Where nobody listens a try costs nobody anything, and none is waited for longer than this part of the time that it has been so.
+const PART_OF_AWAY: u32 = 4;
+
+/// Full jitter: anything from nothing to a limit, 40 ms and then what doubles from 0.2 s to 10 s.
 #[derive(Debug, Default)]
 pub(super) struct Backoff {
     failures: u32,
+    /// When it turned out that nobody listens.
+    away: Option<Instant>,
 }
 
 impl Backoff {
@@ -18,10 +28,18 @@ impl Backoff {
 
     /// `random` is between 0 and 1.
     pub(super) fn next(&mut self, random: f64) -> Duration {
-        let limit =
-            FIRST.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(Self::LONGEST);
+        let doubled = |times| SECOND.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX));
+        let limit = self.failures.checked_sub(1).map_or(FIRST, doubled).min(Self::LONGEST);
         self.failures = self.failures.saturating_add(1);
         limit.mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// The same where nobody listens: the relay is being restarted, and is to be found soon after it is back. If it then has no room
+    /// for all who come, they wait as after any first failure.
+    pub(super) fn next_away(&mut self, now: Instant, random: f64) -> Duration {
+        let away = now.saturating_duration_since(*self.away.get_or_insert(now));
+        self.failures = 1;
+        (away / PART_OF_AWAY).clamp(FIRST, Self::LONGEST).mul_f64(random.clamp(0.0, 1.0))
     }
 
     /// The same where it did not fail, but did not lead to what was looked for either: no longer than `longest`.
@@ -31,7 +49,7 @@ impl Backoff {
 
     /// After a session that was good for something.
     pub(super) fn reset(&mut self) {
-        self.failures = 0;
+        *self = Self::default();
     }
 }
 
@@ -40,10 +58,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wait_doubles_from_a_fifth_of_a_second_to_ten() {
+    fn the_first_wait_is_short_and_the_others_double_to_ten_seconds() {
         let mut backoff = Backoff::default();
-        let limits: Vec<_> = (0..8).map(|_| backoff.next(1.0).as_millis()).collect();
-        assert_eq!(limits, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
+        let limits: Vec<_> = (0..9).map(|_| backoff.next(1.0).as_millis()).collect();
+        assert_eq!(limits, [40, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         for _ in 0..100 {
             assert_eq!(backoff.next(1.0), Backoff::LONGEST);
         }
@@ -53,6 +71,22 @@ mod tests {
         assert_eq!(backoff.next_within(Duration::from_secs(2), 1.0), FIRST);
         backoff.reset();
         assert_eq!(backoff.next(1.0), FIRST);
-        assert_eq!(backoff.next(0.25), Duration::from_millis(100));
+        assert_eq!(backoff.next(0.25), SECOND / 4);
+    }
+
+    #[test]
+    fn a_relay_that_is_away_is_found_soon_after_it_is_back() {
+        let (begun, mut backoff) = (Instant::now(), Backoff::default());
+        backoff.next(1.0);
+        assert_eq!(backoff.next_away(begun, 1.0), FIRST);
+        for (away, limit) in [(100, 40), (400, 100), (1_000, 250), (4_000, 1_000), (60_000, 10_000)] {
+            let now = begun + Duration::from_millis(away);
+            assert_eq!(backoff.next_away(now, 1.0), Duration::from_millis(limit));
+            assert_eq!(backoff.next_away(now, 0.5), Duration::from_millis(limit) / 2);
+        }
+        // It is back, and busy.
+        assert_eq!(backoff.next(1.0), SECOND);
+        backoff.reset();
+        assert_eq!(backoff.next_away(begun + Duration::from_secs(90), 1.0), FIRST);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use culvert_certs::tls::HandshakeFailure;
 use culvert_protocol::hello::{DeniedCode, Holder, RejectCode, UnixMillis, VERSIONS};
 use culvert_protocol::intercept::{Intercept, InterceptName, ServiceName, Ttl};
-use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed};
+use culvert_protocol::tunnel::{CloseCode, CloseReason, Closed, Lost};
 use jiff::Timestamp;
 use tokio::time::timeout;
 
@@ -30,6 +30,10 @@ pub(crate) enum Over {
     },
     /// This heals, or may.
     Again(String),
+    /// The same, and nobody listens there: the relay is away.
+    Away(String),
+    /// The relay was started again: it is there right now.
+    Forgotten(String),
     Never(SessionError),
 }
 
@@ -37,6 +41,7 @@ impl Over {
     pub(crate) fn of_dial(error: DialError) -> Self {
         match error.verdict() {
             Some(_) => Self::Never(SessionError::Dial(error)),
+            None if error.nobody_listens() => Self::Away(error.to_string()),
             None => Self::Again(error.to_string()),
         }
     }
@@ -73,6 +78,7 @@ impl Over {
                 | CloseCode::Internal
                 | CloseCode::Unknown => Self::Again(closed.to_string()),
             },
+            Closed::Lost(Lost::Forgotten) => Self::Forgotten(closed.to_string()),
             Closed::ByUs(_) | Closed::Lost(_) => Self::Again(closed.to_string()),
         }
     }
@@ -83,7 +89,9 @@ impl Over {
             Self::Stopped => CloseReason::new(CloseCode::Shutdown, "the client was stopped"),
             Self::Moved => CloseReason::new(CloseCode::Drain, "the client has another tunnel"),
             Self::Drained { .. } => CloseReason::new(CloseCode::Drain, "the client has finished"),
-            Self::Again(why) => CloseReason::new(CloseCode::Internal, why),
+            Self::Again(why) | Self::Away(why) | Self::Forgotten(why) => {
+                CloseReason::new(CloseCode::Internal, why)
+            }
             Self::Never(_) => CloseReason::new(CloseCode::Shutdown, "the client cannot go on"),
         }
     }
@@ -95,7 +103,7 @@ impl fmt::Display for Over {
             Self::Stopped => f.write_str("stopped"),
             Self::Moved => f.write_str("moved"),
             Self::Drained { .. } => f.write_str("the relay is going away"),
-            Self::Again(why) => f.write_str(why),
+            Self::Again(why) | Self::Away(why) | Self::Forgotten(why) => f.write_str(why),
             Self::Never(error) => write!(f, "{}", because(error)),
         }
     }

@@ -33,6 +33,9 @@ const LONGEST_GRACE: Duration = Duration::from_secs(3600);
 /// Who was asked so shortly before is not asked again with the answer to its own question.
 const JUST_NOW: Duration = Duration::from_millis(250);
 
+/// Who knocks may be anybody who can put the relay's address on a packet: that costs one ping in so long.
+const KNOCKS: Duration = Duration::from_secs(1);
+
 /// A beat that comes so late was not kept because this process did not run.
 const STALL: Duration = Duration::from_secs(2);
 
@@ -53,6 +56,8 @@ pub(super) struct Lane {
     /// When the relay was last asked, and when it is to be asked again.
     beaten: Instant,
     beat_due: Instant,
+    /// From when on a knock is heard.
+    knock_due: Instant,
     pings: u64,
     in_force: bool,
 }
@@ -77,6 +82,14 @@ pub(super) enum Told {
     Draining,
     /// The session cannot go on.
     Never(SessionError),
+}
+
+/// Why a lane was lost.
+#[derive(Debug)]
+pub(super) struct Loss {
+    pub(super) why: String,
+    /// A relay was there at that moment, and knew nothing of the tunnel.
+    pub(super) relay_is_back: bool,
 }
 
 impl Lane {
@@ -107,13 +120,14 @@ impl Lane {
             signs,
             beaten: now,
             beat_due: now,
+            knock_due: now,
             pings: 0,
             in_force: false,
         }
     }
 
     /// From the announcements to the last byte. Says why it was lost; none: it was meant to end.
-    pub(super) async fn run(mut self) -> (LaneId, Option<String>) {
+    pub(super) async fn run(mut self) -> (LaneId, Option<Loss>) {
         let id = self.id;
         let over = self.converse().await;
         let reason = over.as_reason();
@@ -132,10 +146,15 @@ impl Lane {
                 self.finish(Some(grace), reason).await;
                 None
             }
-            Over::Again(why) => {
+            Over::Again(why) | Over::Away(why) => {
                 self.shared.lose(id);
                 self.close(&reason).await;
-                Some(why)
+                Some(Loss { why, relay_is_back: false })
+            }
+            Over::Forgotten(why) => {
+                self.shared.lose(id);
+                self.close(&reason).await;
+                Some(Loss { why, relay_is_back: true })
             }
             // What is here is still ours to answer, whoever has the requests that come: a claim that was taken over, or that
             // was in force since the relay said where it listens.
@@ -148,7 +167,7 @@ impl Lane {
                     true => self.leave(Some(grace), reason).await,
                     false => self.close(&reason).await,
                 }
-                Some(why)
+                Some(Loss { why, relay_is_back: false })
             }
         };
         (id, why)
@@ -257,6 +276,13 @@ impl Lane {
                     match asked {
                         Ok(number) => self.signs.probed(number, Instant::now()),
                         Err(error) => return self.broken(&error).await,
+                    }
+                }
+                () = knocked(&self.line, self.knock_due) => {
+                    self.knock_due = Instant::now() + KNOCKS;
+                    // A relay that was started again resets the tunnel for it, and any other just answers.
+                    if let Err(error) = self.ping().await {
+                        return self.broken(&error).await;
                     }
                 }
                 () = sleep_until(self.beat_due) => {
@@ -404,6 +430,12 @@ impl Lane {
         self.line.ended(closed);
         Over::of_closed(closed, &self.line, self.shared.relay())
     }
+}
+
+/// One that comes too early is heard later.
+async fn knocked(line: &Line, due: Instant) {
+    sleep_until(due).await;
+    line.knocked().await;
 }
 
 /// A tunnel that turned out to be one too many before anything was announced on it.

@@ -1,7 +1,7 @@
 //! A session against a relay that says what each test wants: real sockets, real certificates, no requests.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +15,9 @@ use culvert_protocol::hello::{
 };
 use culvert_protocol::intercept::Matcher;
 use culvert_protocol::message::RequestHead;
-use culvert_protocol::tunnel::{CloseCode, Closed, Limits, RecvHalf, SendHalf, Side, Tunnel, quic_transport};
+use culvert_protocol::tunnel::{
+    CloseCode, Closed, KNOCK, Limits, RecvHalf, SendHalf, Side, Tunnel, quic_transport,
+};
 use quinn::crypto::rustls::QuicServerConfig;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -43,6 +45,8 @@ struct FakeRelay {
     tls: rustls::ServerConfig,
     tcp: TcpListener,
     quic: Option<quinn::Endpoint>,
+    /// The endpoint's.
+    udp: Option<UdpSocket>,
     address: SocketAddr,
 }
 
@@ -69,24 +73,22 @@ impl FakeRelay {
         tls: rustls::ServerConfig,
         with_quic: bool,
     ) -> Self {
-        let (tcp, quic) = Self::one_port(&tls, with_quic).await;
+        let (tcp, udp) = Self::one_port(with_quic).await;
+        let quic = udp.as_ref().map(|udp| endpoint(&tls, udp.try_clone().unwrap()));
         let address = tcp.local_addr().unwrap();
-        Self { directory, authority, tls, tcp, quic, address }
+        Self { directory, authority, tls, tcp, quic, udp, address }
     }
 
     /// A port that is free for TCP is mostly free for UDP too.
-    async fn one_port(tls: &rustls::ServerConfig, with_quic: bool) -> (TcpListener, Option<quinn::Endpoint>) {
+    async fn one_port(with_quic: bool) -> (TcpListener, Option<UdpSocket>) {
         const TRIES: usize = 32;
         for _ in 0..TRIES {
             let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
             if !with_quic {
                 return (tcp, None);
             }
-            let crypto = QuicServerConfig::try_from(tls.clone()).unwrap();
-            let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-            config.transport_config(Arc::new(quic_transport(Side::Listener)));
-            if let Ok(quic) = quinn::Endpoint::server(config, tcp.local_addr().unwrap()) {
-                return (tcp, Some(quic));
+            if let Ok(udp) = UdpSocket::bind(tcp.local_addr().unwrap()) {
+                return (tcp, Some(udp));
             }
         }
         panic!("of {TRIES} ports, none is free for both TCP and UDP");
@@ -174,6 +176,14 @@ impl Developer {
             }
         }
     }
+}
+
+fn endpoint(tls: &rustls::ServerConfig, udp: UdpSocket) -> quinn::Endpoint {
+    let crypto = QuicServerConfig::try_from(tls.clone()).unwrap();
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(quic_transport(Side::Listener)));
+    let runtime = Arc::new(quinn::TokioRuntime);
+    quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(config), udp, runtime).unwrap()
 }
 
 fn claim() -> Claim {
@@ -502,6 +512,38 @@ async fn a_silent_relay_is_dialled_beside_and_what_it_said_later_counts_again() 
         silent.say(FromRelay::Ping { n: 1 }).await;
         assert!(matches!(silent.hear().await, FromClient::Pong { n: 1 }));
     }
+}
+
+#[tokio::test]
+async fn a_relay_that_knocks_is_asked_at_once_and_no_more_than_once_a_second() {
+    let relay = FakeRelay::start(true).await;
+    let mut session = relay.session();
+    let (mut developer, _) = relay.ready(&mut session).await;
+    let udp = relay.udp.as_ref().unwrap();
+    let client = developer.tunnel.remote_address().unwrap();
+    let mut ping = async || {
+        loop {
+            let heard = timeout(PATIENCE, developer.messages.next()).await.expect("the client asks");
+            if let FromClient::Ping { n } = heard.unwrap().expect("the client says more") {
+                developer.say(FromRelay::Pong { n }).await;
+                return Instant::now();
+            }
+        }
+    };
+    // The first comes with the tunnel, and the next one that was due by itself would be a second after this.
+    ping().await;
+    let before = ping().await;
+    udp.send_to(&KNOCK, client).unwrap();
+    let asked = ping().await - before;
+    assert!(asked < Duration::from_millis(700), "{asked:?}");
+
+    let (begun, mut pings) = (Instant::now(), 0);
+    while begun.elapsed() < Duration::from_millis(2_500) {
+        udp.send_to(&KNOCK, client).unwrap();
+        pings += usize::from(timeout(Duration::from_millis(20), ping()).await.is_ok());
+    }
+    assert!(pings <= 6, "three for so many knocks, and three that were due: {pings}");
+    assert!(session.now().is_some(), "and nothing else comes of it");
 }
 
 #[tokio::test]

@@ -9,9 +9,9 @@ use culvert_loadtest::origin::{Answer, Origin};
 use culvert_loadtest::path::WithoutUdp;
 use culvert_loadtest::stack::{Stack, Where};
 use culvert_loadtest::world::{World, in_force, leave};
-use culvert_protocol::tunnel::Transport;
+use culvert_protocol::tunnel::{KNOCK, Transport};
 use culvert_relay::Drained;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -211,6 +211,59 @@ async fn a_relay_that_is_killed_is_found_again_by_its_clients() {
         assert_eq!(answer.text(), "app GET / HTTP/1.1\n", "{transport}");
         assert_eq!(client.lines("the relay is lost", 1).await.unwrap().len(), 1, "said once");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_at_rest_is_served_again_right_after_a_killed_relay_is_back() {
+    let (upstream, app) = (Origin::named("upstream").await.unwrap(), Origin::named("app").await.unwrap());
+    let mut stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();
+    let home = stack.developer("alice").await.unwrap();
+    let arguments = ["--transport", "quic", "orders", &app.url(), "x-user=alice"];
+    let _client = stack.intercept(&home, &arguments).await.unwrap();
+    // After five seconds it asks every other second.
+    sleep(Duration::from_secs(6)).await;
+    let file = stack.directory().join("data/quic.addresses");
+    let mut seen = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(seen.lines().count(), 2, "the client's under the first line: {seen}");
+    stack.relay.signal("KILL").await.unwrap();
+    // Somebody else who had a tunnel, and is told no more than that.
+    let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    seen.push_str(&format!("{}\n", other.local_addr().unwrap()));
+    std::fs::write(&file, seen).unwrap();
+    let begun = Instant::now();
+    stack.start_relay().await.unwrap();
+    let served = async {
+        while caller::get(stack.door, "/", &["x-user: alice"]).await.unwrap().text() != "app GET / HTTP/1.1\n"
+        {
+        }
+    };
+    timeout(PATIENCE, served).await.expect("the app answers");
+    assert!(begun.elapsed() < Duration::from_millis(1_500), "{:?}", begun.elapsed());
+    let mut said = [0; 64];
+    let (length, from) = timeout(PATIENCE, other.recv_from(&mut said)).await.unwrap().unwrap();
+    assert_eq!((&said[..length], from), (&KNOCK[..], stack.tunnel));
+    assert!(other.try_recv(&mut said).is_err(), "once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_cannot_keep_where_its_tunnels_are_says_so_and_serves() {
+    let (upstream, app) = (Origin::named("upstream").await.unwrap(), Origin::named("app").await.unwrap());
+    let mut stack = Stack::before(binaries().await, &upstream.url(), Where::Anywhere).await.unwrap();
+    let home = stack.developer("alice").await.unwrap();
+    stack.relay.signal("KILL").await.unwrap();
+    let file = stack.directory().join("data/quic.addresses");
+    std::fs::write(&file, "an essay\n").unwrap();
+    stack.start_relay().await.unwrap();
+    stack.relay.line("quic.addresses: it is not what a relay writes there").await.unwrap();
+    stack.relay.signal("KILL").await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    std::fs::create_dir(&file).unwrap();
+    stack.start_relay().await.unwrap();
+    let arguments = ["--transport", "quic", "orders", &app.url(), "x-user=alice"];
+    let _client = stack.intercept(&home, &arguments).await.unwrap();
+    stack.relay.line("after a restart clients will take seconds longer to notice it").await.unwrap();
+    let answer = caller::get(stack.door, "/", &["x-user: alice"]).await.unwrap();
+    assert_eq!(answer.text(), "app GET / HTTP/1.1\n");
 }
 
 /// The port takes no more connections, soon.

@@ -18,6 +18,7 @@ mod starts;
 mod times;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -153,6 +154,16 @@ impl Registry {
         held.tunnels.add(name);
         held.sessions.insert(session.id, Arc::clone(session));
         Ok(Admission { registry: Arc::clone(self), id: session.id })
+    }
+
+    /// Where tunnels over QUIC are, in order; no more than `most`.
+    pub(crate) fn quic_addresses(&self, most: usize) -> Vec<SocketAddr> {
+        // Asked without the lock: a tunnel that is busy lets one wait.
+        let sessions: Vec<_> = self.held.lock().sessions.values().cloned().collect();
+        let addresses = sessions.iter().filter_map(|session| session.tunnel.remote_address());
+        let mut addresses: Vec<_> = addresses.take(most).collect();
+        addresses.sort_unstable();
+        addresses
     }
 
     /// Puts a claim in force, or says why not. The same client process joins what it holds already; anything else of the same

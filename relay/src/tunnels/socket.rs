@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use culvert_protocol::tunnel::{Side, quic_transport};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
+use super::knock::Knocker;
 use super::quic::LINE;
 use super::tls::Configs;
 
@@ -41,6 +43,7 @@ pub(crate) struct Bound {
     /// For ingresses alone; the one above takes WebSockets too.
     pub(super) websocket: Option<TcpListener>,
     pub(super) quic: quinn::Endpoint,
+    pub(super) knocker: Knocker,
     pub(super) tls: Arc<Configs>,
     /// Of TCP and UDP.
     pub(crate) address: SocketAddr,
@@ -59,6 +62,7 @@ impl Bound {
         websocket: Option<TcpListener>,
         tls: Arc<Configs>,
         keys: &RelayKeys,
+        data: &Path,
     ) -> Result<Self, BindError> {
         let tcp_failed = |cause| BindError { protocol: "TCP", cause };
         let udp_failed = |cause| BindError { protocol: "UDP", cause };
@@ -69,8 +73,9 @@ impl Bound {
             tries -= 1;
             match udp(address) {
                 Ok(udp) => {
+                    let knocker = Knocker::new(udp.try_clone().map_err(udp_failed)?, data);
                     let quic = endpoint(udp, &tls, keys).map_err(udp_failed)?;
-                    return Ok(Self { tcp, websocket, quic, tls, address });
+                    return Ok(Self { tcp, websocket, quic, knocker, tls, address });
                 }
                 Err(cause) if tries == 0 => return Err(udp_failed(cause)),
                 Err(_) => {}

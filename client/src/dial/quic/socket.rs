@@ -1,5 +1,5 @@
 //! The UDP socket under a QUIC tunnel, which can be exchanged for another without quinn's knowing: packets leave from another
-//! port from then on, and the relay follows. Speaks no QUIC.
+//! port from then on, and the relay follows. Hears a relay that knocks. Speaks no QUIC.
 //!
 //! quinn's own `Endpoint::rebind` tells the connection, which takes another connection id into use and tells the endpoint; of a
 //! connection that a reset ended a moment before the endpoint has forgotten all, panics, and takes the process with it.
@@ -10,10 +10,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
+use culvert_protocol::tunnel::KNOCK;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
+use tokio::sync::Notify;
 
 use super::super::answers::Answers;
 
@@ -26,6 +28,9 @@ pub(super) struct Exchangeable {
     /// Told of the first packet.
     answers: Answers,
     first: Once,
+    /// Where knocks come from that are heard.
+    relay: SocketAddr,
+    knocked: Notify,
 }
 
 #[derive(Clone, Debug)]
@@ -36,10 +41,16 @@ struct Sockets {
 }
 
 impl Exchangeable {
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, answers: &Answers) -> Self {
+    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, relay: SocketAddr, answers: &Answers) -> Self {
         let sockets = Mutex::new(Sockets { now: socket, before: None });
         let (reader, writer) = (AtomicWaker::new(), AtomicWaker::new());
-        Self { sockets, reader, writer, answers: answers.clone(), first: Once::new() }
+        let (answers, first, knocked) = (answers.clone(), Once::new(), Notify::new());
+        Self { sockets, reader, writer, answers, first, relay, knocked }
+    }
+
+    /// The relay has knocked, or somebody who can put its address on a packet.
+    pub(super) async fn knocked(&self) {
+        self.knocked.notified().await;
     }
 
     pub(super) fn exchange(&self, socket: Arc<dyn AsyncUdpSocket>) {
@@ -103,8 +114,11 @@ impl AsyncUdpSocket for Exchangeable {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let read = self.receive(cx, bufs, meta);
-        if matches!(read, Poll::Ready(Ok(_))) {
+        if let Poll::Ready(Ok(read)) = read {
             self.first.call_once(|| self.answers.heard());
+            if bufs.iter().zip(&*meta).take(read).any(|(buf, meta)| is_knock(buf, meta, self.relay)) {
+                self.knocked.notify_one();
+            }
         }
         read
     }
@@ -124,6 +138,11 @@ impl AsyncUdpSocket for Exchangeable {
     fn may_fragment(&self) -> bool {
         self.now().may_fragment()
     }
+}
+
+/// What arrives together, of which this may be the first, has one length. One that is missed costs a moment.
+fn is_knock(buf: &[u8], meta: &RecvMeta, relay: SocketAddr) -> bool {
+    meta.stride.min(meta.len) == KNOCK.len() && buf.starts_with(&KNOCK) && meta.addr == relay
 }
 
 #[derive(Debug)]
@@ -176,7 +195,8 @@ mod tests {
     async fn what_leaves_comes_from_the_new_port_and_what_was_under_way_to_the_old_one_still_arrives() {
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         let ((old, old_address), (new, new_address)) = (socket(), socket());
-        let socket = Arc::new(Exchangeable::new(old, &Answers::awaited(Duration::ZERO)));
+        let relay = peer.local_addr().unwrap();
+        let socket = Arc::new(Exchangeable::new(old, relay, &Answers::awaited(Duration::ZERO)));
         // Somebody waits already, on the old one.
         let waiting = receive(&socket);
         tokio::pin!(waiting);
@@ -198,5 +218,27 @@ mod tests {
         socket.try_send(&transmit).unwrap();
         peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         assert_eq!(peer.recv_from(&mut [0; 16]).unwrap(), (4, new_address));
+    }
+
+    #[tokio::test]
+    async fn a_knock_is_heard_from_the_relay_alone() {
+        let (relay, stranger) =
+            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (socket, address) = socket();
+        let answers = Answers::awaited(Duration::ZERO);
+        let socket = Exchangeable::new(socket, relay.local_addr().unwrap(), &answers);
+        let longer = [&KNOCK[..], b"!"].concat();
+        for (from, said, knocks) in [
+            (&stranger, &KNOCK[..], false),
+            (&relay, &KNOCK[1..], false),
+            (&relay, &longer, false),
+            (&relay, &KNOCK, true),
+            (&relay, b"", false),
+        ] {
+            from.send_to(said, address).unwrap();
+            assert_eq!(receive(&socket).await, said, "quinn has it all the same");
+            let heard = timeout(Duration::ZERO, socket.knocked()).await.is_ok();
+            assert_eq!(heard, knocks, "{said:?}");
+        }
     }
 }
