@@ -335,7 +335,10 @@ impl Life {
             self.seeking = None;
         }
         let Greeted { id, line, control, welcome, missed, how } = match (greeted, &aim) {
-            (Ok(greeted), _) => greeted,
+            (Ok(greeted), _) => {
+                self.backoff.met();
+                greeted
+            }
             (Err(Over::Never(error)), Aim::Replica { .. })
                 if !(self.was_ready && error.may_be_a_portal()) =>
             {
@@ -438,7 +441,9 @@ impl Life {
         if lane.stage == Stage::InForce && lane.begun.elapsed() >= GOOD {
             self.backoff.reset();
             // What was said while it was away is said again later and later, and it is there now.
-            if relay_is_back && let Some(seeking) = self.seeking.take() {
+            // One that is over is yet to be heard.
+            let seeking = self.seeking.take_if(|seeking| relay_is_back && !seeking.is_finished());
+            if let Some(seeking) = seeking {
                 seeking.abort();
             }
         }

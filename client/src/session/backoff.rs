@@ -11,7 +11,7 @@ const FIRST: Duration = Duration::from_millis(40);
 /// The same for the second. A relay that restarts is back within seconds.
 const SECOND: Duration = Duration::from_millis(200);
 
-/// Where nobody listens a try costs nobody anything, and none is waited for longer than this part of the time that it has been so.
+/// Where nobody listens a try costs little, and none is waited for longer than this part of the time that it has been so.
 const PART_OF_AWAY: u32 = 4;
 
 /// Full jitter: anything from nothing to a limit, 40 ms and then what doubles from 0.2 s to 10 s.
@@ -31,15 +31,21 @@ impl Backoff {
         let doubled = |times| SECOND.saturating_mul(1_u32.checked_shl(times).unwrap_or(u32::MAX));
         let limit = self.failures.checked_sub(1).map_or(FIRST, doubled).min(Self::LONGEST);
         self.failures = self.failures.saturating_add(1);
+        self.met();
         limit.mul_f64(random.clamp(0.0, 1.0))
     }
 
     /// The same where nobody listens: the relay is being restarted, and is to be found soon after it is back. If it then has no room
-    /// for all who come, they wait as after any first failure.
+    /// for all who come, they wait as after the failures before.
     pub(super) fn next_away(&mut self, now: Instant, random: f64) -> Duration {
         let away = now.saturating_duration_since(*self.away.get_or_insert(now));
-        self.failures = 1;
-        (away / PART_OF_AWAY).clamp(FIRST, Self::LONGEST).mul_f64(random.clamp(0.0, 1.0))
+        self.failures = self.failures.max(1);
+        (away / PART_OF_AWAY).clamp(SECOND, Self::LONGEST).mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// Somebody listens.
+    pub(super) fn met(&mut self) {
+        self.away = None;
     }
 
     /// The same where it did not fail, but did not lead to what was looked for either: no longer than `longest`.
@@ -77,16 +83,20 @@ mod tests {
     #[test]
     fn a_relay_that_is_away_is_found_soon_after_it_is_back() {
         let (begun, mut backoff) = (Instant::now(), Backoff::default());
+        let after = |millis| begun + Duration::from_millis(millis);
         backoff.next(1.0);
-        assert_eq!(backoff.next_away(begun, 1.0), FIRST);
-        for (away, limit) in [(100, 40), (400, 100), (1_000, 250), (4_000, 1_000), (60_000, 10_000)] {
-            let now = begun + Duration::from_millis(away);
-            assert_eq!(backoff.next_away(now, 1.0), Duration::from_millis(limit));
-            assert_eq!(backoff.next_away(now, 0.5), Duration::from_millis(limit) / 2);
+        assert_eq!(backoff.next_away(begun, 1.0), SECOND);
+        for (away, limit) in [(100, 200), (800, 200), (1_000, 250), (4_000, 1_000), (60_000, 10_000)] {
+            assert_eq!(backoff.next_away(after(away), 1.0), Duration::from_millis(limit));
+            assert_eq!(backoff.next_away(after(away), 0.5), Duration::from_millis(limit) / 2);
         }
-        // It is back, and busy.
+        // It is back, and busy, and away again: that has not been so for long.
         assert_eq!(backoff.next(1.0), SECOND);
-        backoff.reset();
-        assert_eq!(backoff.next_away(begun + Duration::from_secs(90), 1.0), FIRST);
+        assert_eq!(backoff.next_away(after(90_000), 1.0), SECOND);
+        // It comes and goes, and is of no use: those who come wait longer and longer.
+        assert_eq!(backoff.next(1.0), SECOND * 2);
+        backoff.next_away(after(91_000), 1.0);
+        backoff.met();
+        assert_eq!(backoff.next_away(after(200_000), 1.0), SECOND);
     }
 }

@@ -95,7 +95,13 @@ async fn keep(seen: &Seen, registry: &Registry, close: &CancellationToken) {
         }
         looks = 0;
         let (file, addresses) = (seen.clone(), now.clone());
-        match done(spawn_blocking(move || file.write(&addresses)).await) {
+        let write = spawn_blocking(move || file.write(&addresses));
+        // A disk may take its time; what ends does not wait for it.
+        let outcome = tokio::select! {
+            () = close.cancelled() => break,
+            over = write => done(over),
+        };
+        match outcome {
             Ok(()) => failed = false,
             // Once, and not every few seconds.
             Err(error) => {

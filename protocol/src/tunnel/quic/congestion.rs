@@ -11,7 +11,8 @@
 //! added: a search that loses much is over (as in later versions), a queue that runs over has earlier rates forgotten, an ECN mark
 //! ends it or has less sent, and a path on which no round trip comes near the shortest any more has become longer. What RFC 9002
 //! asks for besides: a window after persistent congestion (7.6.2), none that grows while there is little to send (7.8), and a new
-//! one for a new path (9.4 of RFC 9000), which quinn makes. A loss that was none has cost nothing. Holds no packet and no clock.
+//! one for a new path (9.4 of RFC 9000), which quinn makes. A loss that was none has cost next to nothing. Holds no packet and no
+//! clock.
 
 use std::any::Any;
 use std::collections::VecDeque;

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::signal::{Decoder, Signal};
 use super::stream::Shared as StreamShared;
-use super::wire::Wire;
+use super::wire::{HEADER, Wire};
 use super::{SPARE_STREAMS, Tunnel, count};
 use crate::tunnel::{CloseCode, CloseReason, Closed, Limits, Lost, Side};
 
@@ -35,8 +35,8 @@ const SURPLUS: usize = 64;
 const LISTENER_GROWTH: usize = 8 << 20;
 const DIALER_GROWTH: usize = 16 << 20;
 
-/// The largest data frame: one TLS record. Small frames wait behind it, and behind larger ones for longer.
-const SPLIT: usize = 16 * 1024;
+/// What is in the largest data frame: with its header, one TLS record. Small frames wait behind it, and behind larger ones for longer.
+const SPLIT: usize = 16 * 1024 - HEADER;
 
 /// Signals that wait for a peer which does not read them wait in the tunnel's queue, and here no more than this.
 const SIGNALS_AT_ONCE: usize = 1024;

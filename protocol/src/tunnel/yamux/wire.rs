@@ -289,7 +289,7 @@ fn announce(header: &Header, tunnel: &Tunnel, ping: &mut Option<(u32, Instant)>)
 }
 
 /// version 8, type 8, flags 16, stream 32, length 32 bits, big-endian.
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
 const SYN: u16 = 1;
 const ACK: u16 = 2;

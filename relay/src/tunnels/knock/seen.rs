@@ -70,6 +70,13 @@ impl Seen {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let failed = |cause| SeenError::Write { path: self.0.clone(), cause };
+        // What is none may be somebody else's, or have whoever opens it wait for ever.
+        match fs::symlink_metadata(&self.0) {
+            Ok(about) if !about.is_file() => return Err(SeenError::Occupied { path: self.0.clone() }),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => return Err(failed(cause)),
+        }
         options.open(&self.0).and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed)
     }
 
@@ -98,6 +105,8 @@ pub(super) enum SeenError {
     Read { path: PathBuf, cause: io::Error },
     #[error("reading {}: it is not what a relay writes there", path.display())]
     Foreign { path: PathBuf },
+    #[error("writing {}: what is there is no file", path.display())]
+    Occupied { path: PathBuf },
     #[error("writing {}: {cause}", path.display())]
     Write { path: PathBuf, cause: io::Error },
     #[error("where tunnels are: {0}")]
@@ -146,6 +155,21 @@ mod tests {
             seen.write(&too_many).unwrap();
             assert!(seen.read(SystemTime::now()).is_err());
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_stands_in_its_place_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let seen = Seen::in_directory(directory.path());
+        let elsewhere = directory.path().join("elsewhere");
+        fs::write(&elsewhere, "mine").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &seen.0).unwrap();
+        assert!(matches!(seen.write(&addresses()), Err(SeenError::Occupied { .. })));
+        assert_eq!(fs::read(&elsewhere).unwrap(), b"mine");
+        fs::remove_file(&seen.0).unwrap();
+        fs::create_dir(&seen.0).unwrap();
+        assert!(matches!(seen.write(&addresses()), Err(SeenError::Occupied { .. })));
     }
 
     #[test]
