@@ -109,10 +109,10 @@ async fn connection(stream: TcpStream, peer: SocketAddr, door: &Door) {
             http1::connection(socket::other(*stream), peer, first, deadline, door).await;
         }
         Ok(Ok(Arrived { peer, stream: Secured::Plain(stream), first, http2: true })) => {
-            http2::connection(stream, peer, first, door).await;
+            Box::pin(http2::connection(stream, peer, first, door)).await;
         }
         Ok(Ok(Arrived { peer, stream: Secured::Tls(stream), first, http2: true })) => {
-            http2::connection(*stream, peer, first, door).await;
+            Box::pin(http2::connection(*stream, peer, first, door)).await;
         }
         Ok(Err(cause)) => {
             tracing::debug!(service = %door.service.name, %peer, "a caller that said nothing of use: {cause}");
@@ -145,6 +145,7 @@ async fn arrive(mut stream: TcpStream, peer: SocketAddr, service: &Service) -> i
     let mut first = BytesMut::new();
     match &service.tls {
         None => {
+            hear(&stream, &mut first).await?;
             let http2 = sniff(&mut stream, &mut first).await?;
             Ok(Arrived { peer: Peer::new(peer, false), stream: Secured::Plain(stream), first, http2 })
         }
@@ -156,19 +157,32 @@ async fn arrive(mut stream: TcpStream, peer: SocketAddr, service: &Service) -> i
     }
 }
 
-/// Whether the caller speaks HTTP/2, by its first bytes, which are put in `first`.
-async fn sniff(stream: &mut (impl AsyncRead + Unpin), first: &mut BytesMut) -> io::Result<bool> {
-    first.reserve(http1::FIRST_READ);
+/// Waits for the first bytes of one who may only have connected, and is given no buffer until they are there.
+async fn hear(stream: &TcpStream, first: &mut BytesMut) -> io::Result<()> {
     loop {
-        if stream.read_buf(first).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        stream.readable().await?;
+        first.reserve(http1::FIRST_READ);
+        match stream.try_read_buf(first) {
+            Ok(_) => return Ok(()),
+            Err(cause) if cause.kind() == io::ErrorKind::WouldBlock => *first = BytesMut::new(),
+            Err(cause) => return Err(cause),
         }
+    }
+}
+
+/// Whether the caller speaks HTTP/2, by its first bytes, which are put behind those that are in `first`.
+async fn sniff(stream: &mut (impl AsyncRead + Unpin), first: &mut BytesMut) -> io::Result<bool> {
+    first.reserve(http1::FIRST_READ.saturating_sub(first.len()));
+    loop {
         let compared = first.len().min(PREFACE.len());
         if first.get(..compared) != PREFACE.get(..compared) {
             return Ok(false);
         }
         if compared == PREFACE.len() {
             return Ok(true);
+        }
+        if stream.read_buf(first).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
 }

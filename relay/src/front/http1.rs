@@ -18,7 +18,7 @@ use crate::failure::Failure;
 
 /// Room for the first read of a connection: most heads fit.
 pub(super) const FIRST_READ: usize = 8 * 1024;
-/// A connection that has been idle for so long gives its buffers back.
+/// A connection on which exchanges follow each other within so long keeps what they need in between.
 const WARM: Duration = Duration::from_secs(1);
 /// A refused caller is listened to for so long and so much after our last word, so that it reads it before the reset that
 /// closing on unread bytes would be (RFC 9112 §9.6).
@@ -36,28 +36,23 @@ pub(super) async fn connection(
         reader: Reader::with_buffer(read, Limits::default(), first),
         writer: Writer::new(write),
         timer: Timer::default(),
-        kept: Kept::default(),
         keep_alive: jittered(door.service.limits.keep_alive),
+        warm: Duration::ZERO,
     };
-    let mut head = RequestHead::default();
     let mut deadline = Some(deadline);
-    loop {
-        match connection.head(&mut head, deadline.take(), door).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(failure) => return connection.refuse(&failure, &peer, door).await,
-        }
-        match connection.exchange(&mut head, &peer, door).await {
-            Next::Exchange => {}
-            Next::Goodbye => return connection.close().await,
-            Next::Nothing => return,
+    // What exchanges need is there while they follow each other, and not for the hours in between.
+    while Box::pin(connection.exchanges(deadline.take(), &peer, door)).await {
+        if !connection.idle(door).await {
+            return;
         }
     }
 }
 
-/// What may follow an exchange on its connection.
+/// What may follow a head, or an exchange, on its connection.
 enum Next {
     Exchange,
+    /// Nothing, for a moment.
+    Idle,
     Goodbye,
     /// Its end must not look like a proper one.
     Nothing,
@@ -67,10 +62,10 @@ struct Connection {
     reader: Reader<ReadHalf>,
     writer: Writer<WriteHalf>,
     timer: Timer,
-    /// The beginning of the body under way.
-    kept: Kept,
     /// How long it may stand idle.
     keep_alive: Duration,
+    /// How long of that it keeps what exchanges need: not at all, until they turn out to follow each other.
+    warm: Duration,
 }
 
 /// Whatever ends an exchange before its time ends this: an answer that only a proper end makes whole must not get one.
@@ -81,51 +76,73 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// The next request's head. Without a deadline it may be idle first, and has one from its first byte on, however slowly
-    /// the rest comes. `false`: the caller is done, or is to be let go.
+    /// One exchange after the other. `true`: none has come for a moment.
+    async fn exchanges(&mut self, mut deadline: Option<Instant>, peer: &Peer, door: &Door) -> bool {
+        let (mut head, mut kept) = (RequestHead::default(), Kept::default());
+        loop {
+            let next = match self.head(&mut head, deadline.take(), door).await {
+                Ok(Next::Exchange) => self.exchange(&mut head, &mut kept, peer, door).await,
+                Ok(next) => next,
+                Err(failure) => self.refuse(&failure, &mut kept, peer, door).await,
+            };
+            match next {
+                Next::Exchange => {}
+                Next::Idle => return true,
+                Next::Goodbye => {
+                    self.close().await;
+                    return false;
+                }
+                Next::Nothing => return false,
+            }
+        }
+    }
+
+    /// The next request's head. Without a deadline there may be none for a moment, and it has one from its first byte on,
+    /// however slowly the rest comes.
     async fn head(
         &mut self,
         head: &mut RequestHead,
         mut deadline: Option<Instant>,
         door: &Door,
-    ) -> Result<bool, Failure> {
-        let limits = &door.service.limits;
+    ) -> Result<Next, Failure> {
         loop {
             match self.reader.request(head) {
-                Ok(true) => return Ok(true),
+                Ok(true) => return Ok(Next::Exchange),
                 Ok(false) => {}
                 Err(ReadError::Refused(refusal)) => return Err(Failure::Refused(refusal)),
-                Err(ReadError::Cut) => return Ok(false),
+                Err(ReadError::Cut) => return Ok(Next::Nothing),
             }
             if deadline.is_none() && self.reader.is_empty() {
-                if !self.idle(head, door).await {
-                    return Ok(false);
+                if self.warm.is_zero() {
+                    return Ok(Next::Idle);
                 }
-                continue;
+                match self.timer.within(self.warm, self.reader.fill()).await {
+                    Ok(Ok(1..)) => continue,
+                    Ok(_) => return Ok(Next::Nothing),
+                    Err(_) => return Ok(Next::Idle),
+                }
             }
-            let deadline = *deadline.get_or_insert_with(|| Instant::now() + limits.head_read);
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + door.service.limits.head_read);
             match self.timer.until(deadline, self.reader.fill()).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(_)) => return Ok(false),
+                Ok(Err(_)) => return Ok(Next::Nothing),
                 Err(_) => return Err(Failure::HeadTimeout),
             }
         }
     }
 
-    /// Stands idle until something has come; after a moment without buffers. `false`: nothing came, or the door is closing.
-    async fn idle(&mut self, head: &mut RequestHead, door: &Door) -> bool {
-        let warm = WARM.min(self.keep_alive);
-        if let Ok(read) = self.timer.within(warm, self.reader.fill()).await {
-            return read.is_ok_and(|read| read > 0);
-        }
+    /// Stands idle, without buffers, until something has come. `false`: nothing came, or the door is closing.
+    async fn idle(&mut self, door: &Door) -> bool {
         self.reader.rest();
         self.writer.rest();
-        (*head, self.kept) = (RequestHead::default(), Kept::default());
+        let since = Instant::now();
+        let rest = self.keep_alive - self.warm;
         let ready = tokio::select! {
             biased;
-            ready = self.timer.within(self.keep_alive - warm, self.reader.ready()) => ready.is_ok(),
+            ready = self.timer.within(rest, self.reader.ready()) => ready.is_ok(),
             () = door.stop.cancelled() => false,
         };
+        self.warm = if since.elapsed() < WARM { WARM.min(self.keep_alive) } else { Duration::ZERO };
         // What is not plain TCP has been read from to know.
         ready
             && (!self.reader.is_empty() || {
@@ -135,12 +152,12 @@ impl Connection {
     }
 
     /// One exchange.
-    async fn exchange(&mut self, head: &mut RequestHead, peer: &Peer, door: &Door) -> Next {
+    async fn exchange(&mut self, head: &mut RequestHead, kept: &mut Kept, peer: &Peer, door: &Door) -> Next {
         let mut reply = Reply::to(head);
         reply.keep_alive &= !door.stop.is_cancelled();
         let answer = Answer::http1(&mut self.writer, reply);
         let source = Source::Http1(&mut self.reader);
-        let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, peer);
+        let mut caller = Caller::new(source, kept, answer, &mut self.timer, peer);
         super::request(head, &mut caller, &door.service).await;
         let (again, aborted) = (caller.answer.keeps_alive(), caller.answer.is_aborted());
         match again && self.reader.is_between_messages() {
@@ -150,19 +167,19 @@ impl Connection {
         }
     }
 
-    /// Answers what is not a request, and closes.
-    async fn refuse(&mut self, failure: &Failure, peer: &Peer, door: &Door) {
+    /// Answers what is not a request.
+    async fn refuse(&mut self, failure: &Failure, kept: &mut Kept, peer: &Peer, door: &Door) -> Next {
         if matches!(failure, Failure::Refused(Refusal::RequestLine)) && self.reader.is_foreign() {
             // Who speaks another protocol would take an answer in HTTP for one in its own.
-            return door.service.metrics.rejected(failure.label());
+            door.service.metrics.rejected(failure.label());
+            return Next::Nothing;
         }
         let mut exchange = Exchange::begin(&door.service);
         let answer = Answer::http1(&mut self.writer, Reply::default());
         let source = Source::Http1(&mut self.reader);
-        let mut caller = Caller::new(source, &mut self.kept, answer, &mut self.timer, peer);
+        let mut caller = Caller::new(source, kept, answer, &mut self.timer, peer);
         caller.fail(failure, false, &door.service.limits, &mut exchange).await;
-        drop(exchange);
-        self.close().await;
+        Next::Goodbye
     }
 
     /// Finishes our half, and hears the caller out for a moment.
