@@ -45,6 +45,7 @@ pub(crate) use ended::Over;
 pub use ended::SessionError;
 use lane::{Lane, LaneId, Loss, Orders, Told, decline};
 use links::{Aim, Held, Links, Stage};
+use pool::Begun;
 use shared::Shared;
 
 /// A tunnel that lived so long was good: the next failure is a new one. Short, because something on the way may cut every
@@ -384,6 +385,7 @@ impl Life {
             how,
             since: SystemTime::now(),
             begun: now,
+            exchanges: Begun::new(now),
             stage: Stage::Joining,
             doubtful: false,
             orders: Arc::clone(&orders),

@@ -104,6 +104,14 @@ impl Transport {
     }
 }
 
+/// Streams of a tunnel, the control stream among them.
+#[derive(Clone, Copy, Debug)]
+pub struct Streams {
+    pub under_way: usize,
+    /// Since the tunnel began.
+    pub begun: u64,
+}
+
 /// What a tunnel has carried since it began, in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -211,6 +219,14 @@ impl Tunnel {
         match self {
             Self::Quic(_) => false,
             Self::Yamux(tunnel) => tunnel.is_bulk(),
+        }
+    }
+
+    /// The streams of a tunnel on which they wait behind each other's lost packets. None over QUIC, where they do not.
+    pub fn in_one_order(&self) -> Option<Streams> {
+        match self {
+            Self::Quic(_) => None,
+            Self::Yamux(tunnel) => Some(tunnel.streams()),
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::climb::Climb;
 use super::lane::{LaneId, Orders};
-use super::pool::{self, Pool, Spare};
+use super::pool::{self, Begun, Load, Pool, Spare};
 use crate::dial::UdpBuffers;
 
 /// More replicas than one relay has: what it says is not believed without a limit.
@@ -56,6 +56,7 @@ pub(super) struct Held {
     pub(super) how: String,
     pub(super) since: SystemTime,
     pub(super) begun: Instant,
+    pub(super) exchanges: Begun,
     pub(super) stage: Stage,
     pub(super) doubtful: bool,
     pub(super) orders: Arc<Orders>,
@@ -92,6 +93,12 @@ impl Held {
 
     pub(super) fn rung(&self) -> Transport {
         self.tunnel.transport()
+    }
+
+    fn load(&mut self, now: Instant) -> Load {
+        let rtt = self.tunnel.rtt().unwrap_or_default();
+        let open = self.tunnel.in_one_order().map_or(0, |streams| self.exchanges.open(streams, rtt, now));
+        Load { bulk: self.tunnel.is_bulk(), open }
     }
 }
 
@@ -295,10 +302,10 @@ impl Link {
     fn look(&mut self, now: Instant) -> Option<Aim> {
         let best = self.best()?;
         let (rung, place) = (best.rung(), best.place);
-        let good = self.lanes.iter().filter(|lane| lane.is_good());
-        let bulk: Vec<_> = good.map(|lane| lane.tunnel.is_bulk()).collect();
+        let good = self.lanes.iter_mut().filter(|lane| lane.is_good());
+        let loads: Vec<_> = good.map(|lane| lane.load(now)).collect();
         let most = if rung == Transport::Quic { 1 } else { pool::MOST };
-        match self.spare.pool(&bulk, most, now) {
+        match self.spare.pool(&loads, most, now) {
             Pool::Enough => None,
             Pool::Grow if self.dialling || self.grow_due > now => None,
             Pool::Grow => {

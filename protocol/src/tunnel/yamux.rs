@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::{CloseCode, CloseReason, Closed, Limits, Side, Traffic, Transport};
+use super::{CloseCode, CloseReason, Closed, Limits, Side, Streams, Traffic, Transport};
 
 mod driver;
 mod machine;
@@ -118,6 +118,11 @@ impl Yamux {
         self.handle.tunnel.bulk.load(Ordering::Relaxed) > 0
     }
 
+    pub(super) fn streams(&self) -> Streams {
+        let registry = self.handle.tunnel.registry.lock();
+        Streams { under_way: registry.streams.len(), begun: registry.begun }
+    }
+
     fn held(&self, permit: OwnedSemaphorePermit) -> Held {
         Held { _permit: permit, _handle: Arc::clone(&self.handle) }
     }
@@ -160,6 +165,8 @@ struct Tunnel {
 #[derive(Debug, Default)]
 struct Registry {
     streams: HashMap<u32, Entry>,
+    /// How many there have been.
+    begun: u64,
     /// Streams that were dropped unfinished and whose last frame has not left yet: it must not be a FIN. Exactly one
     /// last frame leaves for each, and takes its entry along.
     aborted: HashSet<u32>,
@@ -260,7 +267,10 @@ impl Tunnel {
     fn register(self: &Arc<Self>, stream: ::yamux::Stream, fin: bool) -> Arc<StreamShared> {
         let shared = Arc::new(StreamShared::new(stream, fin, Arc::clone(self)));
         let entry = Entry { stream: Arc::downgrade(&shared), reset: false };
-        self.registry.lock().streams.insert(shared.id(), entry);
+        let mut registry = self.registry.lock();
+        registry.streams.insert(shared.id(), entry);
+        registry.begun += 1;
+        drop(registry);
         shared
     }
 
