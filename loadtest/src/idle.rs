@@ -1,37 +1,49 @@
-//! `cargo loadtest idle`: what a tunnel costs a relay on which nothing happens, in memory and in processor time.
+//! `cargo loadtest idle`: what tunnels on which nothing happens cost a relay, in memory and in processor time, and what a
+//! request costs beside them.
 
 use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum as _;
 use culvert_client::dial::Rungs;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::binaries::Binaries;
+use crate::caller;
 use crate::crowd::Crowd;
-use crate::figures::Table;
+use crate::figures::{Figure, Table};
+use crate::load::Load;
 use crate::stack::{Stack, Where};
+use crate::upstream::Upstream;
 
 /// What one may cost, in KiB.
 const PROMISE: f64 = 40.0;
+/// So many tell what one costs.
+const ENOUGH: u16 = 1_000;
 
 /// Handshakes are over, what they took is given back, and tunnels are at rest: that is after five seconds without a word.
 const SETTLED: Duration = Duration::from_secs(8);
 /// Processor time is counted for so long.
 const COUNTED: Duration = Duration::from_secs(10);
 
+/// Callers at once where the cost of a request is measured, how often that is, and how long each time.
+const CALLERS: usize = 64;
+const ROUNDS: usize = 3;
+const ASKED: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Debug, clap::Args)]
 pub struct Effort {
     /// How many tunnels, one claim each
-    #[arg(long, value_delimiter = ',', default_values_t = [1_000, 5_000], value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 5_000], value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub tunnels: Vec<u16>,
     /// What carries them
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["quic", "tls"])]
     pub transports: Vec<Rungs>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     pub transport: String,
     pub tunnels: u16,
@@ -41,11 +53,15 @@ pub struct Row {
     pub kib_each: f64,
     /// Of one processor, for keeping all of them alive.
     pub processor: f64,
+    /// Of the relay, for a request that nobody claims, and for one that one of them does; without what it takes to keep them.
+    pub passed_cpu_us: Figure,
+    pub claimed_cpu_us: Figure,
 }
 
 impl Row {
     pub fn holds(&self) -> bool {
-        self.kib_each <= PROMISE
+        // Of a few, what the first one brings into memory is most of it.
+        self.tunnels < ENOUGH || self.kib_each <= PROMISE
     }
 }
 
@@ -61,16 +77,21 @@ pub async fn run(binaries: &Binaries, effort: &Effort) -> anyhow::Result<Vec<Row
 }
 
 async fn measure(binaries: &Binaries, rungs: Rungs, tunnels: u16) -> anyhow::Result<Row> {
-    // Nobody asks for anything.
-    let nowhere = "http://127.0.0.1:1";
-    let stack = Stack::before(binaries, nowhere, Where::Anywhere).await?;
+    let directory = TempDir::with_prefix("culvert-loadtest-")?;
+    let upstream = Upstream::start(directory.path()).await?;
+    let stack = Stack::before(binaries, &upstream.url(), Where::Anywhere).await?;
     let at_rest_kib = stack.relay.memory()?;
-    let crowd = Crowd::gather(&stack, tunnels.into(), rungs, "127.0.0.1:1").await?;
+    let crowd = Crowd::gather(&stack, tunnels.into(), rungs, &upstream.other.to_string()).await?;
     sleep(SETTLED).await;
     let memory_kib = stack.relay.memory()?;
     let (before, begun) = (stack.relay.cpu()?, Instant::now());
     sleep(COUNTED).await;
     let processor = (stack.relay.cpu()? - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let (mut passed_cpu_us, mut claimed_cpu_us) = (Figure::default(), Figure::default());
+    for _ in 0..ROUNDS {
+        passed_cpu_us.add(cost(&stack, "x-user: nobody", processor).await?);
+        claimed_cpu_us.add(cost(&stack, &Crowd::field(0), processor).await?);
+    }
     if let Some(lost) = crowd.sessions.iter().position(|session| session.now().is_none()) {
         bail!("tunnel {lost} was lost");
     }
@@ -82,12 +103,35 @@ async fn measure(binaries: &Binaries, rungs: Rungs, tunnels: u16) -> anyhow::Res
         memory_kib,
         kib_each: memory_kib.saturating_sub(at_rest_kib) as f64 / f64::from(tunnels),
         processor,
+        passed_cpu_us,
+        claimed_cpu_us,
     })
 }
 
+/// Of the relay, in microseconds a request; `kept` is what it takes of a processor while nobody asks.
+async fn cost(stack: &Stack, field: &str, kept: f64) -> anyhow::Result<f64> {
+    let request = caller::request("/small", &[field]);
+    let load = Load { address: stack.door, request, connections: CALLERS, time: ASKED };
+    let before = stack.relay.cpu()?;
+    let outcome = load.run().await?;
+    let used = (stack.relay.cpu()? - before).as_secs_f64() - kept * outcome.took.as_secs_f64();
+    Ok(used.max(0.0) * 1e6 / outcome.requests.max(1) as f64)
+}
+
 pub fn table(rows: &[Row]) -> String {
-    let mut table =
-        Table::new(1, &["tunnels", "count", "relay at rest KiB", "with them KiB", "KiB each", "processor"]);
+    let mut table = Table::new(
+        1,
+        &[
+            "tunnels",
+            "count",
+            "relay at rest KiB",
+            "with them KiB",
+            "KiB each",
+            "processor",
+            "µs/request passed on",
+            "µs/request claimed",
+        ],
+    );
     for row in rows {
         table.row(vec![
             row.transport.clone(),
@@ -96,6 +140,8 @@ pub fn table(rows: &[Row]) -> String {
             row.memory_kib.to_string(),
             format!("{:.1}", row.kib_each),
             format!("{:.0} %", row.processor * 100.0),
+            format!("{:.1}", row.passed_cpu_us.median),
+            format!("{:.1}", row.claimed_cpu_us.median),
         ]);
     }
     table.render()

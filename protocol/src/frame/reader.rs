@@ -39,13 +39,7 @@ pub enum Frame<'a> {
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     pub fn new(io: R) -> Self {
-        Self::reusing(io, Vec::new())
-    }
-
-    /// Reads into a buffer of an exchange before, whose content is forgotten.
-    pub fn reusing(io: R, mut buffer: Vec<u8>) -> Self {
-        buffer.clear();
-        Self { io, buffer, start: 0, data: 0, order: Order::default(), room: FIRST_READ }
+        Self { io, buffer: Vec::new(), start: 0, data: 0, order: Order::default(), room: FIRST_READ }
     }
 
     /// The next frame (or the next part of a DATA frame) that is already here, without waiting. The one before it is
@@ -109,8 +103,9 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         &self.io
     }
 
-    /// The half itself, and a buffer for [`Reader::reusing`].
-    pub fn into_parts(self) -> (R, Vec<u8>) {
+    /// The half itself, and what its buffer has become.
+    #[cfg(test)]
+    pub(super) fn into_parts(self) -> (R, Vec<u8>) {
         (self.io, self.buffer)
     }
 

@@ -499,24 +499,6 @@ async fn a_reader_whose_frames_are_not_taken_stops_reading() {
     }
 }
 
-#[tokio::test]
-async fn a_buffer_serves_one_exchange_after_the_other() {
-    let mut buffers = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let mut writer = Writer::reusing(Vec::new(), buffers.0);
-        writer.response(&response(204)).expect("a head");
-        writer.end(None).expect("an end");
-        writer.finish().await.expect("a finish");
-        let (bytes, buffer) = writer.into_parts();
-        buffers.0 = buffer;
-        let mut reader = Reader::reusing(&bytes[..], buffers.1);
-        reader.fill().await.expect("a read");
-        assert!(matches!(reader.frame(), Ok(Some(Frame::Head(_)))));
-        assert_eq!(reader.frame(), Ok(Some(Frame::End(b""))));
-        buffers.1 = reader.into_parts().1;
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 

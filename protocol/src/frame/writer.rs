@@ -22,13 +22,7 @@ pub struct Writer<W> {
 
 impl<W: AsyncWrite + Unpin> Writer<W> {
     pub fn new(io: W) -> Self {
-        Self::reusing(io, Vec::new())
-    }
-
-    /// Writes through a buffer of an exchange before, whose content is forgotten.
-    pub fn reusing(io: W, mut buffer: Vec<u8>) -> Self {
-        buffer.clear();
-        Self { io, buffer, sent: 0, midway: false }
+        Self { io, buffer: Vec::new(), sent: 0, midway: false }
     }
 
     /// HEAD of a request: what the stream is opened for.
@@ -115,8 +109,9 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.io
     }
 
-    /// The half itself, and a buffer for [`Writer::reusing`].
-    pub fn into_parts(self) -> (W, Vec<u8>) {
+    /// The half itself, and what its buffer has become.
+    #[cfg(test)]
+    pub(super) fn into_parts(self) -> (W, Vec<u8>) {
         (self.io, self.buffer)
     }
 

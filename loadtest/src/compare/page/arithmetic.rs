@@ -4,6 +4,7 @@
 use super::all::{self, All};
 use super::short;
 use super::{pass_through, target, tunnels};
+use crate::compare::sheet::Row;
 use crate::figures::Table;
 
 const DEVELOPERS: f64 = 10_000.0;
@@ -33,11 +34,15 @@ pub(super) fn table(all: &All) -> String {
         table.row(vec![what.to_owned(), quic, tls, from]);
     };
 
-    let tunnels_count =
-        all.idle.rows.first().and_then(|row| row.target.split(' ').next()?.parse::<f64>().ok());
-    let tunnels_count = tunnels_count.unwrap_or(1.0);
+    // The most that were measured.
+    let rows = ["quic", "tls"].map(|transport| {
+        let of = |row: &&Row| row.target.ends_with(&format!(" over {transport}"));
+        all.idle.rows.iter().rfind(of)
+    });
+    let most = rows.iter().flatten().next().and_then(|row| row.target.split(' ').next()?.parse::<f64>().ok());
+    let tunnels_count = most.unwrap_or(1.0);
     let idle = |way: usize, column: &str| {
-        let row = all.idle.rows.get(way)?;
+        let row = rows.get(way).copied().flatten()?;
         all.idle.figure(&row.target, column).map(|figure| figure.median)
     };
     let memory = |column: &str| {
