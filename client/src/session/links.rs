@@ -96,7 +96,7 @@ impl Held {
     }
 
     fn load(&mut self, now: Instant) -> Load {
-        let rtt = self.tunnel.rtt().unwrap_or_default();
+        let rtt = self.tunnel.rtt();
         let open = self.tunnel.in_one_order().map_or(0, |streams| self.exchanges.open(streams, rtt, now));
         Load { bulk: self.tunnel.is_bulk(), open }
     }

@@ -45,20 +45,27 @@ pub(super) struct Load {
 pub(super) struct Begun {
     at: Instant,
     streams: u64,
+    /// The first round trip that was seen. It was taken in the rush of a beginning, and says more of that than of the link.
+    first: Option<Duration>,
+    /// The shortest of the later ones: of the link, without what waits in queues at its ends.
+    shortest: Option<Duration>,
 }
 
 impl Begun {
     pub(super) fn new(now: Instant) -> Self {
-        Self { at: now, streams: 0 }
+        Self { at: now, streams: 0, first: None, shortest: None }
     }
 
     /// How many are under way for the relay, which has them for a round trip longer than we: as many as come in one
     /// (Little's law), and those that are here.
-    pub(super) fn open(&mut self, streams: Streams, rtt: Duration, now: Instant) -> usize {
+    pub(super) fn open(&mut self, streams: Streams, rtt: Option<Duration>, now: Instant) -> usize {
+        self.first = self.first.or(rtt);
+        let later = rtt.filter(|_| self.shortest.is_some() || rtt != self.first);
+        self.shortest = self.shortest.into_iter().chain(later).min();
         let came = streams.begun - self.streams;
         let micros = (now - self.at).as_micros().max(1);
-        *self = Self { at: now, streams: streams.begun };
-        let on_their_way = u128::from(came) * rtt.as_micros() / micros;
+        (self.at, self.streams) = (now, streams.begun);
+        let on_their_way = u128::from(came) * self.shortest.unwrap_or_default().as_micros() / micros;
         // The control stream is none of them.
         streams
             .under_way
@@ -144,8 +151,12 @@ mod tests {
         let mut begun = Begun::new(now);
         let quarter = now + Duration::from_millis(250);
         let streams = |under_way, begun| Streams { under_way, begun };
-        assert_eq!(begun.open(streams(1, 160), Duration::from_millis(50), quarter), 32);
-        assert_eq!(begun.open(streams(3, 160), Duration::from_millis(50), quarter + LOOK), 2);
-        assert_eq!(begun.open(streams(1, 5_160), Duration::from_micros(200), quarter + 2 * LOOK), 4);
+        let rtt = |micros| Some(Duration::from_micros(micros));
+        assert_eq!(begun.open(streams(1, 160), rtt(100_000), quarter), 0, "the first one says nothing");
+        assert_eq!(begun.open(streams(1, 320), rtt(50_000), quarter + LOOK), 32);
+        assert_eq!(begun.open(streams(3, 320), rtt(60_000), quarter + 2 * LOOK), 2);
+        assert_eq!(begun.open(streams(1, 480), rtt(900_000), quarter + 3 * LOOK), 32);
+        assert_eq!(begun.open(streams(1, 5_480), rtt(200), quarter + 4 * LOOK), 4);
+        assert_eq!(Begun::new(now).open(streams(4, 1_000), None, quarter), 3);
     }
 }

@@ -29,8 +29,8 @@ use crate::stack::{Stack, Where};
 pub(super) const AROUND: Duration = Duration::from_secs(60);
 
 const CALLERS: usize = 32;
-/// Connections are opened and windows found before anything counts.
-const WARM_UP: Duration = Duration::from_secs(2);
+/// Connections are opened, windows found, and as many tunnels dialled as the client thinks right, before anything counts.
+const WARM_UP: Duration = Duration::from_secs(13);
 /// The download runs for so long before it counts, and what it takes to give it a lane of its own has happened.
 const BULK_AHEAD: Duration = Duration::from_secs(4);
 
